@@ -1,0 +1,101 @@
+import { createHash } from 'node:crypto'
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import path from 'node:path'
+import { makeDataset, type Dataset } from './dataset.ts'
+
+/** Where Convoy keeps fetched and converted data sets: `CONVOY_CACHE`, or the user's cache folder. */
+export function cacheDirectory(environment: NodeJS.ProcessEnv): string {
+  const base = environment['XDG_CACHE_HOME'] || path.join(homedir(), '.cache')
+  return environment['CONVOY_CACHE'] || path.join(base, 'convoy')
+}
+
+/** Layout of a cached file: a line of JSON, then train labels, train pixels, test labels and test pixels, raw. */
+interface Header {
+  readonly version: 1
+  readonly name: string
+  readonly classes: string[]
+  readonly shape: [number, number, number]
+  readonly train: number
+  readonly test: number
+  readonly float: boolean
+  readonly fingerprint: string
+}
+
+/** A key for what a conversion depends on. */
+export function cacheKey(...parts: readonly (string | number)[]): string {
+  return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32)
+}
+
+const fileOf = (directory: string, key: string) => path.join(directory, 'datasets', `${key}.dataset`)
+
+/** The data set under a key, or undefined where there is none or its file is torn. Never throws. */
+export async function readCached(
+  directory: string,
+  key: string,
+  origin: string,
+): Promise<Dataset | undefined> {
+  const bytes = await readFile(fileOf(directory, key)).catch(() => undefined)
+  const end = bytes?.subarray(0, 1 << 20).indexOf(10) ?? -1
+  if (!bytes || end < 0) return undefined
+  try {
+    const header = JSON.parse(bytes.toString('utf8', 0, end)) as Header
+    const { name, classes, shape, float } = header
+    // Raw numbers start at a multiple of 8.
+    let at = (end + 1 + 7) & ~7
+    const next = (count: number, size: number) => {
+      const part = bytes.buffer.slice(bytes.byteOffset + at, bytes.byteOffset + at + count * size)
+      if (part.byteLength !== count * size) throw new Error('torn')
+      at += count * size
+      return part
+    }
+    const volume = shape[0] * shape[1] * shape[2]
+    const split = (count: number) => {
+      const labels = new Int32Array(next(count, 4))
+      const raw = next(count * volume, float ? 4 : 1)
+      return { count, labels, pixels: float ? new Float32Array(raw) : new Uint8Array(raw) }
+    }
+    const dataset = makeDataset({
+      name,
+      origin,
+      classes,
+      shape,
+      train: split(header.train),
+      test: split(header.test),
+    })
+    return dataset.fingerprint === header.fingerprint ? dataset : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Keeps a data set under a key: whole, or not at all. Rejects where the disk refuses. */
+export async function writeCached(directory: string, key: string, dataset: Dataset): Promise<void> {
+  const { name, classes, shape, train, test, fingerprint } = dataset
+  const float = train.pixels instanceof Float32Array
+  const header = {
+    version: 1,
+    name,
+    classes,
+    shape,
+    train: train.count,
+    test: test.count,
+    float,
+    fingerprint,
+  }
+  const line = Buffer.from(`${JSON.stringify(header)}\n`)
+  const padding = Buffer.alloc(((line.length + 7) & ~7) - line.length)
+  const parts = [train.labels, train.pixels, test.labels, test.pixels].map((view) =>
+    Buffer.from(view.buffer, view.byteOffset, view.byteLength),
+  )
+  const file = fileOf(directory, key)
+  const temporary = `${file}.${process.pid}.tmp`
+  await mkdir(path.dirname(file), { recursive: true })
+  try {
+    await writeFile(temporary, Buffer.concat([line, padding, ...parts]))
+    await rename(temporary, file)
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw error
+  }
+}

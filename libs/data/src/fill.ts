@@ -1,0 +1,91 @@
+import { RandomStream } from '@convoy/random'
+import { reflect, vary, type AugmentationSpec, type SampleKey, type Variation } from './augmentation.ts'
+import { normaliseContrast, type PreprocessingSpec } from './preprocessing.ts'
+
+/**
+ * Turns stored images into the network's input: normalised and, for training, varied. One pass over each image, nothing
+ * allocated.
+ */
+export class ImageFiller {
+  readonly #height: number
+  readonly #width: number
+  readonly #channels: number
+  readonly #preprocessing: PreprocessingSpec
+  readonly #augmentation: AugmentationSpec
+  /** What each byte becomes, by channel: [channels, 256]. */
+  readonly #table: Float32Array | undefined
+  /** Where the pixels of one row come from. */
+  readonly #columns: Int32Array
+  readonly #random = new RandomStream(0)
+  readonly #variation: Variation = { flip: false, down: 0, right: 0 }
+
+  constructor(
+    shape: readonly [height: number, width: number, channels: number],
+    preprocessing: PreprocessingSpec,
+    augmentation: AugmentationSpec,
+  ) {
+    ;[this.#height, this.#width, this.#channels] = shape
+    this.#preprocessing = preprocessing
+    this.#augmentation = augmentation
+    this.#columns = new Int32Array(this.#width)
+    if (preprocessing.kind === 'channels') {
+      this.#table = new Float32Array(256 * this.#channels)
+      for (let i = 0; i < this.#table.length; i++) {
+        const channel = i >> 8
+        const { mean, deviation } = preprocessing
+        this.#table[i] = ((i & 255) / 255 - mean[channel]) / deviation[channel]
+      }
+    }
+  }
+
+  /**
+   * @param pixels One image [height, width, channels]: bytes, or float32 that need no table.
+   * @param key Whose variation to use; undefined for none (tests and predictions).
+   * @param into Receives float32 [height, width, channels].
+   */
+  fill(pixels: Uint8Array | Float32Array, key: SampleKey | undefined, into: Float32Array): void {
+    const variation = this.#variation
+    if (key) vary(this.#augmentation, key, this.#random, variation)
+    else {
+      variation.flip = false
+      variation.down = variation.right = 0
+    }
+    const columns = this.#columns
+    const width = this.#width
+    for (let x = 0; x < width; x++) {
+      const from = reflect(x - variation.right, width)
+      columns[x] = (variation.flip ? width - 1 - from : from) * this.#channels
+    }
+    if (this.#table && pixels instanceof Uint8Array) this.#look(pixels, this.#table, variation.down, into)
+    else this.#copy(pixels, variation.down, into)
+    if (this.#preprocessing.kind === 'gcn') normaliseContrast(into, this.#preprocessing.scale)
+  }
+
+  #look(pixels: Uint8Array, table: Float32Array, down: number, into: Float32Array): void {
+    const columns = this.#columns
+    const height = this.#height
+    const channels = this.#channels
+    const row = this.#width * channels
+    for (let y = 0, at = 0; y < height; y++) {
+      const start = reflect(y - down, height) * row
+      for (let x = 0; x < columns.length; x++) {
+        const from = start + columns[x]
+        for (let c = 0; c < channels; c++, at++) into[at] = table[(c << 8) + pixels[from + c]]!
+      }
+    }
+  }
+
+  #copy(pixels: Uint8Array | Float32Array, down: number, into: Float32Array): void {
+    const columns = this.#columns
+    const height = this.#height
+    const channels = this.#channels
+    const row = this.#width * channels
+    for (let y = 0, at = 0; y < height; y++) {
+      const start = reflect(y - down, height) * row
+      for (let x = 0; x < columns.length; x++) {
+        const from = start + columns[x]
+        for (let c = 0; c < channels; c++, at++) into[at] = pixels[from + c]!
+      }
+    }
+  }
+}

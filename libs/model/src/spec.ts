@@ -1,0 +1,47 @@
+import { z } from 'zod'
+
+/**
+ * A model is data: a list of layer specs that travels over the wire and that every engine compiles.
+ * Images are NHWC, kernels HWIO, and `same` padding is TensorFlow's (for stride 2 on an even size: 0 before,
+ * 1 after).
+ */
+
+const size = z.int().min(1).max(65_536)
+const pair = z.tuple([size, size])
+const padding = z.enum(['same', 'valid'])
+const window = { size: pair, stride: pair, padding }
+
+export const layerSpec = z.discriminatedUnion('kind', [
+  z.strictObject({
+    kind: z.literal('conv2d'),
+    name: z.string().min(1).max(64),
+    filters: size,
+    kernel: pair,
+    stride: pair,
+    padding,
+  }),
+  z.strictObject({ kind: z.literal('relu') }),
+  z.strictObject({ kind: z.literal('dropout'), rate: z.number().min(0).lt(1) }),
+  z.strictObject({ kind: z.literal('maxPool'), ...window }),
+  z.strictObject({ kind: z.literal('averagePool'), ...window }),
+  z.strictObject({ kind: z.literal('sumPool'), ...window }),
+  z.strictObject({ kind: z.literal('globalAveragePool') }),
+])
+
+export const modelSpec = z.strictObject({
+  name: z.string().min(1).max(64),
+  /** [height, width, channels] of one image. */
+  input: z.tuple([size, size, size]),
+  layers: z.array(layerSpec).min(1).max(256),
+  /** What turns the last layer's `classes` outputs into a loss: softmax or sigmoid cross-entropy. */
+  head: z.enum(['softmax', 'sigmoid']),
+  classes: z.int().min(2).max(65_536),
+})
+
+/** One layer. */
+export type LayerSpec = z.infer<typeof layerSpec>
+/** A whole network. */
+export type ModelSpec = z.infer<typeof modelSpec>
+export type Padding = z.infer<typeof padding>
+/** [height, width, channels]. */
+export type Shape = readonly [height: number, width: number, channels: number]
