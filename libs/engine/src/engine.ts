@@ -1,0 +1,67 @@
+import type { ModelSpec } from '@convoy/model'
+
+/** What makes two gradients of one leaf equal in bits. Equal classes, equal bits. */
+export interface NumericsClass {
+  /** The engine and its backend, such as `onednn` or `tfjs-wasm`. */
+  readonly engine: string
+  /** The versions of the libraries that compute. */
+  readonly version: string
+  readonly precision: 'float32' | 'bf16'
+  /** The instruction set that the engine uses on this machine, such as `avx512_bf16`. */
+  readonly instructionSet: string
+  readonly threads: number
+}
+
+/** Preprocessed images and their labels; arrays may be longer than `count` needs. */
+export interface LabelledImages {
+  readonly count: number
+  /** float32 [count, height, width, channels]. */
+  readonly images: Float32Array
+  /** [count], each from 0 to classes - 1. */
+  readonly labels: Int32Array
+}
+
+/**
+ * One mask for each dropout layer, in the model's order: [count, height, width, channels] of that layer, 1 where
+ * an activation is kept and 0 where it is dropped. The engine scales what is kept by 1 / (1 - rate).
+ */
+export type DropoutMasks = readonly Uint8Array[]
+
+export interface GradientResult {
+  /** Sum over the samples of the cross-entropy, in nats. */
+  loss: number
+  /** How many samples' largest logit was their label's. */
+  correct: number
+}
+
+/** A model made ready to compute on one engine. Not to be used from two threads at once. */
+export interface CompiledModel {
+  /** Takes the flat float32 parameters in the model's layout (copied, so the caller may reuse the array). */
+  load(parameters: Float32Array): void
+  /**
+   * Sum (not mean) over the samples of the loss and of its gradient.
+   *
+   * @param batch At most `maxBatch` samples.
+   * @param masks As `DropoutMasks`; a pure function of them and the batch, whatever was computed before.
+   * @param into Receives the flat float32 gradient in the model's layout.
+   */
+  gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult
+  /**
+   * Logits with dropout off.
+   *
+   * @param images float32 [count, height, width, channels], at most `maxBatch` of them.
+   * @param count How many images.
+   * @param into Receives float32 [count, classes].
+   */
+  predict(images: Float32Array, count: number, into: Float32Array): void
+  dispose(): void
+}
+
+/** What computes gradients. */
+export interface Engine {
+  readonly numerics: NumericsClass
+  /** What it runs on, in words for a person, such as `oneDNN 2.6.3, avx512_bf16, 1 thread`. */
+  readonly description: string
+  compile(model: ModelSpec, maxBatch: number): Promise<CompiledModel>
+  dispose(): void
+}

@@ -1,0 +1,61 @@
+import { outputShapes, volume, type ModelSpec } from '@convoy/model'
+import { Purpose, RandomStream } from '@convoy/random'
+import type { DropoutMasks } from './engine.ts'
+
+/** What a leaf's masks are a function of. */
+export interface LeafKey {
+  readonly seed: number
+  readonly epoch: number
+  readonly step: number
+  readonly leaf: number
+}
+
+/** Random bits that one element takes: as few as hold the rate exactly, at most 16. */
+function bitsFor(rate: number): number {
+  for (const bits of [1, 2, 4, 8]) if (Number.isInteger(rate * 2 ** bits)) return bits
+  return 16
+}
+
+/**
+ * Makes the dropout masks of one leaf after another, into arrays that it reuses.
+ *
+ * They are drawn outside the engine, from (seed, epoch, step, leaf, layer) alone, so that every engine computes the same
+ * function. A rate that 16 bits do not hold exactly is rounded to a multiple of 2^-16.
+ */
+export class Masks {
+  /** One for each dropout layer, in the model's order; overwritten by each `fill`. */
+  readonly values: DropoutMasks
+  readonly #layers: { readonly volume: number; readonly bits: number; readonly dropped: number }[]
+  readonly #words: Uint32Array
+  readonly #random = new RandomStream(0)
+
+  /** @param maxBatch The most samples that a leaf has. */
+  constructor(model: ModelSpec, maxBatch: number) {
+    const shapes = outputShapes(model)
+    this.#layers = model.layers.flatMap((layer, i) => {
+      if (layer.kind !== 'dropout') return []
+      const bits = bitsFor(layer.rate)
+      return [{ volume: volume(shapes[i]), bits, dropped: Math.round(layer.rate * 2 ** bits) }]
+    })
+    this.values = this.#layers.map((layer) => new Uint8Array(maxBatch * layer.volume))
+    const words = this.#layers.map((layer) => Math.ceil((maxBatch * layer.volume * layer.bits) / 32))
+    this.#words = new Uint32Array(Math.max(0, ...words))
+  }
+
+  /** Draws the masks of a leaf of `count` samples. A sample's mask does not depend on how many follow it. */
+  fill({ seed, epoch, step, leaf }: LeafKey, count: number): void {
+    this.#layers.forEach(({ volume, bits, dropped }, index) => {
+      const mask = this.values[index]
+      const size = count * volume
+      const words = this.#words.subarray(0, Math.ceil((size * bits) / 32))
+      this.#random.rekey(seed, Purpose.dropout, epoch, step, leaf, index).fill(words)
+      const each = 32 / bits
+      const low = 2 ** bits - 1
+      for (let w = 0, at = 0; w < words.length; w++) {
+        let word = words[w]
+        const end = Math.min(size, at + each)
+        for (; at < end; at++, word >>>= bits) mask[at] = (word & low) < dropped ? 0 : 1
+      }
+    })
+  }
+}

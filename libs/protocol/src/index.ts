@@ -1,0 +1,13 @@
+export {
+  decodeFrame,
+  encodeFrame,
+  MAX_HEADER,
+  payloadOf,
+  RESERVED,
+  reserveFrame,
+  sealFrame,
+} from './frame.ts'
+export type { Frame } from './frame.ts'
+export { PROTOCOL_VERSION, readCoordinatorMessage, readWorkerMessage } from './messages.ts'
+export type { CoordinatorMessage, MessageOf, Received, WorkerMessage } from './messages.ts'
+export { HEARTBEAT, noMask, SILENCE, socketOptions } from './socket.ts'

@@ -1,0 +1,179 @@
+import { ConvoyError } from '@convoy/errors'
+import { modelSpec } from '@convoy/model'
+import { z } from 'zod'
+import { decodeFrame, type Frame } from './frame.ts'
+
+/** Raised whenever a message changes; both sides must have the same. */
+export const PROTOCOL_VERSION = 1
+
+const count = z.int().min(0).max(0x7fff_ffff)
+const text = z.string().max(2_000)
+const name = z.string().regex(/^[\w.:@-]{1,100}$/)
+
+/** A tree node: leaves [lo, hi) of the batch; in an evaluation, samples [lo, hi) of the test set. */
+const node = { lo: count, hi: count }
+
+const numerics = z.strictObject({
+  engine: z.string().max(100),
+  version: z.string().max(200),
+  precision: z.enum(['float32', 'bf16']),
+  instructionSet: z.string().max(100),
+  threads: z.int().min(1).max(4096),
+})
+
+/** worker → coordinator: who I am and what I compute with. The first message on a connection. */
+const hello = z.strictObject({
+  kind: z.literal('hello'),
+  version: z.int(),
+  name,
+  /** Random, drawn once a process: tells a reconnecting worker from another with its name. */
+  instance: z.string().regex(/^[0-9a-f]{16,64}$/),
+  engine: text,
+  numerics,
+  cores: z.int().min(1).max(65_536),
+  /** Fingerprint of the data set that I hold myself, if any. */
+  fingerprint: z.string().max(64).optional(),
+})
+
+/** worker → coordinator: my engine is compiled; send parameters and work. */
+const ready = z.strictObject({ kind: z.literal('ready') })
+
+/** worker → coordinator: a node's sum. Payload: the flat gradient, in the encoding that was asked for. */
+const gradient = z.strictObject({
+  kind: z.literal('gradient'),
+  id: count,
+  step: count,
+  ...node,
+  count,
+  loss: z.number(),
+  correct: count,
+  /** Time the engine took, in seconds. */
+  seconds: z.number().min(0),
+})
+
+/** worker → coordinator: the answer to an evaluation. Payload: float32 logits [hi - lo, classes]. */
+const evaluation = z.strictObject({
+  kind: z.literal('evaluation'),
+  id: count,
+  step: count,
+  ...node,
+  seconds: z.number().min(0),
+})
+
+/** worker → coordinator: I am going. I still answer the request named here, if any; give the rest to others. */
+const leaving = z.strictObject({ kind: z.literal('leaving'), finishing: count.optional() })
+
+/** worker → coordinator: I could not do this. */
+const failed = z.strictObject({ kind: z.literal('failed'), id: count, step: count, ...node, why: text })
+
+const workerMessage = z.discriminatedUnion('kind', [hello, ready, gradient, evaluation, leaving, failed])
+export type WorkerMessage = z.infer<typeof workerMessage>
+
+/** What one message of either side looks like by its kind. */
+export type MessageOf<M extends { kind: string }, K extends M['kind']> = Extract<M, { kind: K }>
+
+/** coordinator → worker: you are in; compile this. */
+const welcome = z.strictObject({
+  kind: z.literal('welcome'),
+  version: z.int(),
+  /** The name you go by from now on. */
+  name,
+  run: text,
+  model: modelSpec,
+  /** Checked by libs/data, which owns the form of these two. */
+  preprocessing: z.unknown(),
+  augmentation: z.unknown(),
+  seed: z.number().int().min(0),
+  microBatch: z.int().min(1).max(65_536),
+  fingerprint: z.string().max(64),
+  /** Whether `work` carries samples (false where your data set has the run's fingerprint). */
+  samples: z.boolean(),
+})
+
+/** coordinator → worker: the parameters after `step` updates. Payload: flat float32. */
+const parameters = z.strictObject({ kind: z.literal('parameters'), step: count })
+
+/**
+ * coordinator → worker: compute this node, on the parameters of `step`.
+ * Payload: uint32 sample ids [n], then, where work carries samples, int32 labels [n] and the pixels of n images.
+ */
+const work = z.strictObject({
+  kind: z.literal('work'),
+  task: z.enum(['gradient', 'evaluate']),
+  /** Names this request on this connection; the answer carries it. */
+  id: count,
+  epoch: count,
+  step: count,
+  ...node,
+  /** Samples in the payload. */
+  count,
+  pixels: z.enum(['uint8', 'float32', 'none']),
+  /** How the gradient travels back. */
+  encoding: z.enum(['float32', 'bf16']),
+})
+
+/** coordinator → worker: no answer to this is needed any more. */
+const cancel = z.strictObject({ kind: z.literal('cancel'), id: count, step: count, ...node })
+
+/** coordinator → worker: an answer of yours was not taken, and why. */
+const refused = z.strictObject({
+  kind: z.literal('refused'),
+  id: count.optional(),
+  code: text,
+  message: text,
+})
+
+/** coordinator → worker: this connection ends. */
+const goodbye = z.strictObject({
+  kind: z.literal('goodbye'),
+  code: text,
+  message: text,
+  remedy: text,
+  /** Whether coming back later makes sense, and after how many seconds. */
+  retryAfter: z.number().min(0).optional(),
+})
+
+const coordinatorMessage = z.discriminatedUnion('kind', [welcome, parameters, work, cancel, refused, goodbye])
+export type CoordinatorMessage = z.infer<typeof coordinatorMessage>
+
+export interface Received<Message> {
+  readonly message: Message
+  readonly payload: Uint8Array
+}
+
+function check<Message>(schema: z.ZodType<Message>, frame: Frame): Received<Message> {
+  const parsed = schema.safeParse(frame.header)
+  if (parsed.success) return { message: parsed.data, payload: frame.payload }
+  const issue = parsed.error.issues[0]
+  const kind = (frame.header as { kind?: unknown } | null)?.kind
+  throw new ConvoyError(
+    'E_MESSAGE',
+    `a message of kind ${JSON.stringify(kind)?.slice(0, 40)} is malformed at ${issue.path.join('.') || 'its top'}: ${issue.message}`,
+    'Use the same version of Convoy on both sides.',
+  )
+}
+
+function checkVersion(frame: Frame, kind: string): void {
+  const header = frame.header as { kind?: unknown; version?: unknown } | null
+  if (header?.kind === kind && header.version !== PROTOCOL_VERSION) {
+    throw new ConvoyError(
+      'E_PROTOCOL_VERSION',
+      `this side speaks protocol version ${PROTOCOL_VERSION}, the other ${JSON.stringify(header.version)?.slice(0, 20)}`,
+      'Install the same version of Convoy on coordinator and workers.',
+    )
+  }
+}
+
+/** Takes apart and checks a frame from a worker. Throws E_MESSAGE or E_PROTOCOL_VERSION. */
+export function readWorkerMessage(bytes: Uint8Array): Received<WorkerMessage> {
+  const frame = decodeFrame(bytes)
+  checkVersion(frame, 'hello')
+  return check(workerMessage, frame)
+}
+
+/** Takes apart and checks a frame from the coordinator. Throws E_MESSAGE or E_PROTOCOL_VERSION. */
+export function readCoordinatorMessage(bytes: Uint8Array): Received<CoordinatorMessage> {
+  const frame = decodeFrame(bytes)
+  checkVersion(frame, 'welcome')
+  return check(coordinatorMessage, frame)
+}
