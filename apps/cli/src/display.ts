@@ -1,0 +1,146 @@
+import type { RunEvent } from '@convoy/coordinator'
+
+/** Milliseconds between progress lines: in a terminal it is one line that changes, in a pipe a new line each time. */
+const REDRAW = 100
+const PIPE_EVERY = 10_000
+
+/** How events reach a person or a program. */
+export type Style = 'terminal' | 'pipe' | 'json'
+
+/** Seconds as `45 s`, `12 min 30 s`, `3 h 05 min` or `2 d 4 h`. */
+export function duration(seconds: number): string {
+  if (!Number.isFinite(seconds)) return '–'
+  const s = Math.round(seconds)
+  const two = (n: number) => String(n).padStart(2, '0')
+  if (s < 60) return `${s} s`
+  if (s < 3_600) return `${Math.floor(s / 60)} min ${two(s % 60)} s`
+  if (s < 86_400) return `${Math.floor(s / 3_600)} h ${two(Math.floor((s % 3_600) / 60))} min`
+  return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3_600)} h`
+}
+
+export const percent = (share: number) => `${(100 * share).toFixed(2)} %`
+export const grouped = (n: number) => n.toLocaleString('en-US')
+
+/** Shows what happens in a run: one moving line in a terminal, a quiet log in a pipe, or one JSON object a line. */
+export class Display {
+  readonly #style: Style
+  readonly #out: NodeJS.WritableStream
+  #start: Extract<RunEvent, { event: 'start' }> | undefined
+  #shownAt = 0
+  #lineShown = false
+  /** Averages that forget: about the last thousand samples, and the last twenty steps. */
+  #loss = NaN
+  #accuracy = NaN
+  #speed = NaN
+
+  constructor(style: Style, out: NodeJS.WritableStream) {
+    this.#style = style
+    this.#out = out
+  }
+
+  /** A line for a person; nothing in JSON. */
+  say(text: string): void {
+    if (this.#style === 'json') return
+    this.#clear()
+    this.#out.write(`${text}\n`)
+  }
+
+  /** A passing progress line, such as of a download. */
+  progress(text: string): void {
+    if (this.#style === 'json') return
+    const now = performance.now()
+    if (now - this.#shownAt < (this.#style === 'terminal' ? REDRAW : PIPE_EVERY)) return
+    this.#shownAt = now
+    if (this.#style === 'terminal') {
+      this.#out.write(`\r\x1b[K${text}`)
+      this.#lineShown = true
+    } else this.#out.write(`${text}\n`)
+  }
+
+  show(event: RunEvent): void {
+    if (this.#style === 'json') {
+      if (event.event !== 'evaluating') this.#out.write(`${JSON.stringify(event)}\n`)
+      return
+    }
+    const text = this.#text(event)
+    if (text !== undefined) this.say(text)
+  }
+
+  #clear(): void {
+    if (this.#lineShown) this.#out.write('\r\x1b[K')
+    this.#lineShown = false
+  }
+
+  #text(event: RunEvent): string | undefined {
+    switch (event.event) {
+      case 'start':
+        this.#start = event
+        return [
+          `data       ${event.origin}`,
+          `           ${grouped(event.trainImages)} training and ${grouped(event.testImages)} test images`,
+          `model      ${event.model}, ${grouped(event.parameters)} parameters`,
+          `run        ${event.run}, seed ${event.seed}, ${grouped(event.epochs)} epochs of ${grouped(event.stepsPerEpoch)} steps, batch ${grouped(event.batchSize)}`,
+          ...(event.resumedAt > 0 ? [`           goes on after step ${grouped(event.resumedAt)}`] : []),
+        ].join('\n')
+      case 'listening':
+        return `listening  ${event.url}`
+      case 'waiting':
+        return `waiting    ${event.reason}`
+      case 'workerJoined':
+        return `joined     ${event.worker} (${event.workers} now): ${event.engine}`
+      case 'workerLeft':
+        return `left       ${event.worker} (${event.workers} now): ${event.reason}`
+      case 'workerStalled':
+        return `stalled    ${event.worker}: no answer for ${event.waited.toFixed(1)} s in step ${event.step}; others have its work`
+      case 'workerRecovered':
+        return `recovered  ${event.worker}`
+      case 'refused':
+        return `refused    ${event.worker}: ${event.code}: ${event.message}`
+      case 'setAside':
+        return `set aside  ${event.worker} for ${event.seconds} s: ${event.code}`
+      case 'mixed':
+        return `mixed      ${event.worker} computes with ${event.other}; the run began with ${event.first}. The result depends on who computes what.`
+      case 'step':
+        return this.#step(event)
+      case 'epoch':
+        return `epoch ${event.epoch}/${this.#start?.epochs ?? '?'}  train loss ${event.trainLoss.toFixed(4)}  train accuracy ${percent(event.trainAccuracy)}  ${duration(event.seconds)}`
+      case 'evaluating':
+        this.progress(`testing ${grouped(event.done)} of ${grouped(event.of)} images`)
+        return undefined
+      case 'test':
+        return `           test loss ${event.testLoss.toFixed(4)}  test accuracy ${percent(event.testAccuracy)}`
+      case 'checkpoint':
+        return undefined
+      case 'checkpointFailed':
+        return `CHECKPOINT NOT WRITTEN at step ${event.step}: ${event.message}. Training goes on; the last good one stays.`
+      case 'checkpointPassedOver':
+        return `passed over a bad checkpoint: ${event.message}`
+      case 'done':
+        return [
+          `${event.finished ? 'done' : 'stopped'}       step ${grouped(event.step)}, epoch ${event.epoch}, ${duration(event.seconds)} of training, ${event.imagesPerSecond.toFixed(1)} images/s`,
+          ...(event.testAccuracy === null ? [] : [`           test accuracy ${percent(event.testAccuracy)}`]),
+          `           parameters sha256 ${event.parametersSha256}${event.mixed ? ' (mixed numerics)' : ''}`,
+        ].join('\n')
+      default:
+        return event satisfies never
+    }
+  }
+
+  #step(event: Extract<RunEvent, { event: 'step' }>): undefined {
+    const blend = (old: number, value: number, share: number) =>
+      Number.isNaN(old) ? value : old + share * (value - old)
+    const share = Math.min(1, event.samples / 1_000)
+    this.#loss = blend(this.#loss, event.loss, share)
+    this.#accuracy = blend(this.#accuracy, event.accuracy, share)
+    this.#speed = blend(this.#speed, event.samples / event.seconds, 0.1)
+    const { epochs = 0, stepsPerEpoch = 1, trainImages = 0 } = this.#start ?? {}
+    const left = (epochs - event.step / stepsPerEpoch) * trainImages
+    const inEpoch = ((event.step - 1) % stepsPerEpoch) + 1
+    const filled = Math.round((20 * event.step) / (epochs * stepsPerEpoch))
+    const bar = this.#style === 'terminal' ? `${'█'.repeat(filled)}${'░'.repeat(20 - filled)} ` : ''
+    this.progress(
+      `${bar}epoch ${event.epoch + 1}/${epochs} step ${inEpoch}/${stepsPerEpoch}  loss ${this.#loss.toFixed(4)}  accuracy ${(100 * this.#accuracy).toFixed(1)} %  ${this.#speed.toFixed(1)} images/s  ${event.workers} workers  ETA ${duration(left / this.#speed)}`,
+    )
+    return undefined
+  }
+}

@@ -1,0 +1,102 @@
+import { ConvoyError, isErrorCode } from '@convoy/errors'
+import type { EngineConfig } from '@convoy/worker'
+import { fork, type ChildProcess } from 'node:child_process'
+import { availableParallelism } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { MANAGED } from './work.ts'
+
+/** A local worker that lives no longer than this, in milliseconds, is not simply started again. */
+const SOON = 5_000
+
+/** The worker processes that `convoy train` runs on this machine; one that dies is replaced. */
+export class LocalWorkers {
+  readonly #url: string
+  readonly #engine: EngineConfig
+  readonly #token: string | undefined
+  readonly #failed: (error: ConvoyError) => void
+  readonly #children = new Map<string, ChildProcess>()
+  #closed = false
+
+  /** @param failed Called when workers cannot be started here at all. */
+  constructor(
+    url: string,
+    engine: EngineConfig,
+    token: string | undefined,
+    failed: (error: ConvoyError) => void,
+  ) {
+    this.#url = url
+    this.#engine = engine
+    this.#token = token
+    this.#failed = failed
+  }
+
+  start(count: number): void {
+    for (let n = 1; n <= count; n++) this.#spawn(`local-${n}`)
+  }
+
+  /** Process ids by name. */
+  get pids(): Map<string, number> {
+    return new Map([...this.#children].map(([name, child]) => [name, child.pid ?? 0]))
+  }
+
+  /** From here on, a worker that ends is not replaced. */
+  expectEnd(): void {
+    this.#closed = true
+  }
+
+  /** Waits until all have gone; those that do not within a second are ended. */
+  async close(): Promise<void> {
+    this.expectEnd()
+    const ends = [...this.#children.values()].map(
+      (child) => new Promise<void>((resolve) => child.once('exit', () => resolve())),
+    )
+    const late = setTimeout(() => this.#children.forEach((child) => child.kill('SIGKILL')), 1_500)
+    await Promise.all(ends)
+    clearTimeout(late)
+  }
+
+  #spawn(name: string): void {
+    const { engine, precision, threads, gpu } = this.#engine
+    const started = performance.now()
+    let reason: ConvoyError | undefined
+    const args = ['worker', '--coordinator', this.#url, '--worker-name', name, '--engine', engine]
+    args.push('--precision', precision, '--threads', String(threads), ...(gpu ? ['--gpu'] : []))
+    // What a user set for the cluster must not reach each worker a second time.
+    const environment = Object.fromEntries(
+      Object.entries(process.env).filter(([key]) => !key.startsWith('CONVOY_')),
+    )
+    for (const key of ['CONVOY_ONEDNN', 'CONVOY_CACHE']) {
+      if (process.env[key] !== undefined) environment[key] = process.env[key]
+    }
+    const child = fork(fileURLToPath(new URL('./convoy.mjs', import.meta.url)), args, {
+      env: { ...environment, [MANAGED]: '1', ...(this.#token ? { CONVOY_TOKEN: this.#token } : {}) },
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      execArgv: [],
+    })
+    this.#children.set(name, child)
+    child.on('message', (error: { code: unknown; message: string; remedy: string }) => {
+      if (isErrorCode(error.code)) reason = new ConvoyError(error.code, error.message, error.remedy)
+    })
+    child.on('exit', (code, signal) => {
+      this.#children.delete(name)
+      if (this.#closed) return
+      if (signal === null && performance.now() - started < SOON && code !== 0) {
+        this.#failed(
+          reason ??
+            new ConvoyError(
+              'E_ENGINE',
+              `a local worker ended at once with exit code ${code}`,
+              `Run \`convoy worker --coordinator ${this.#url}\` by hand to see why.`,
+            ),
+        )
+        return
+      }
+      if (code !== 0) setTimeout(() => this.#closed || this.#spawn(name), 500)
+    })
+  }
+}
+
+/** How many workers a machine runs by default: one a core. */
+export function defaultWorkers(threads: number): number {
+  return Math.max(1, Math.floor(availableParallelism() / threads))
+}

@@ -1,0 +1,186 @@
+import {
+  coordinatorSchema,
+  openRun,
+  recipes,
+  type CoordinatorConfig,
+  type DoneEvent,
+  type RecipeName,
+  type Run,
+} from '@convoy/coordinator'
+import { loadDataset, type Dataset } from '@convoy/data'
+import { ConvoyError } from '@convoy/errors'
+import { readdir, readFile, stat } from 'node:fs/promises'
+import path from 'node:path'
+import { Display, type Style } from './display.ts'
+import { defaultWorkers, LocalWorkers } from './local.ts'
+import { EXIT, trainSchema } from './schemas.ts'
+import { collect, settle, type Given } from './options.ts'
+
+interface Options {
+  json?: boolean
+  verbose?: boolean
+  recipe?: string
+  resume?: boolean
+}
+
+type Values = Record<string, unknown>
+
+/** How to write to standard output, given where it goes. */
+export function styleFor(json: boolean | undefined): Style {
+  return json ? 'json' : process.stdout.isTTY ? 'terminal' : 'pipe'
+}
+
+function recipeOf(name: string): Values {
+  if (Object.hasOwn(recipes, name)) return { ...recipes[name as RecipeName].options }
+  throw new ConvoyError(
+    'E_USAGE',
+    `no recipe is called ${name}`,
+    `Use one of: ${Object.keys(recipes).join(', ')}.`,
+  )
+}
+
+/** Loads the data set that the values ask for, with its progress on the display. */
+export async function loadData(values: Values, display: Display): Promise<Dataset> {
+  const config = settle(coordinatorSchema.pick(dataKeys), pick(values, Object.keys(dataKeys)))
+  return loadDataset(config.data, {
+    size: config.imageSize,
+    progress: (text) => display.progress(text),
+    warn: (text) => display.say(`warning    ${text}`),
+    ...(config.cache === undefined ? {} : { cacheDirectory: config.cache }),
+    ...(config.limitTrain === undefined ? {} : { limitTrain: config.limitTrain }),
+    ...(config.limitTest === undefined ? {} : { limitTest: config.limitTest }),
+  })
+}
+
+const dataKeys = { data: true, limitTrain: true, limitTest: true, imageSize: true, cache: true } as const
+
+function pick(values: Values, keys: readonly string[]): Values {
+  return Object.fromEntries(Object.entries(values).filter(([key]) => keys.includes(key)))
+}
+
+/** The newest run under a folder whose metrics do not end in a finished `done`. Throws E_RUN where there is none. */
+async function newestUnfinished(runs: string): Promise<string> {
+  const found: { name: string; at: number }[] = []
+  for (const name of await readdir(runs).catch(() => [])) {
+    const file = path.join(runs, name, 'metrics.jsonl')
+    const text = await readFile(file, 'utf8').catch(() => undefined)
+    if (text === undefined) continue
+    const last = text.trimEnd().split('\n').at(-1) ?? ''
+    if (!/"event":"done".*"finished":true/.test(last)) found.push({ name, at: (await stat(file)).mtimeMs })
+  }
+  const newest = found.sort((a, b) => b.at - a.at)[0]
+  if (newest) return newest.name
+  throw new ConvoyError('E_RUN', `there is no unfinished run under ${runs}`, 'Start one without --resume.')
+}
+
+/** Puts together what was set, the recipe and, for a run that goes on, its own settings. */
+async function settings(given: Given, options: Options, schema: typeof trainSchema): Promise<Values> {
+  let set = collect(schema, given)
+  if (options.resume) set = { ...set, name: await newestUnfinished(String(set['runs'] ?? 'runs')) }
+  if (set['name'] !== undefined) {
+    // A run that exists brings its own settings; what is set now still wins (and is refused if it changes the result).
+    const file = path.join(String(set['runs'] ?? 'runs'), String(set['name']), 'config.json')
+    const kept = await readFile(file, 'utf8').then(
+      (text) => JSON.parse(text) as Values,
+      () => undefined,
+    )
+    if (kept) return { ...kept, ...set }
+  }
+  return { ...recipeOf(options.recipe ?? 'keras'), ...set }
+}
+
+/** Trains while the signals are watched: the first Ctrl-C saves and ends, the second ends at once. */
+async function trainWatched(run: Run, display: Display): Promise<{ done: DoneEvent; interrupted: boolean }> {
+  let interrupted = false
+  const interrupt = () => {
+    if (interrupted) process.exit(EXIT.interrupted)
+    interrupted = true
+    display.say('stopping: writing a checkpoint (once more to end at once)')
+    run.stop()
+  }
+  process.on('SIGINT', interrupt)
+  process.on('SIGTERM', interrupt)
+  try {
+    return { done: await run.train(), interrupted }
+  } finally {
+    process.off('SIGINT', interrupt)
+    process.off('SIGTERM', interrupt)
+  }
+}
+
+/** `convoy train`: a whole local cluster. */
+export async function train(given: Given, options: Options): Promise<number> {
+  const display = new Display(styleFor(options.json), process.stdout)
+  let values = await settings(given, options, trainSchema)
+  settle(trainSchema, values)
+  let dataset = await loadData(values, display)
+  const demo = dataset.name === 'synthetic' && options.recipe === undefined && values['name'] === undefined
+  if (demo) {
+    values = { ...recipes.demo.options, ...collect(trainSchema, given) }
+    dataset = await loadData(values, display)
+    display.say(`recipe     demo: ${recipes.demo.description}`)
+  }
+  const config = settle(trainSchema, values)
+  const run = await openOnFreePort(config, dataset, display, 'port' in values)
+  let failure: ConvoyError | undefined
+  const workers = new LocalWorkers(run.url, config, config.token, (error) => {
+    failure ??= error
+    run.stop()
+  })
+  workers.start(config.workers ?? defaultWorkers(config.threads))
+  try {
+    const { done, interrupted } = await trainWatched(run, display)
+    if (failure) throw failure
+    display.say(interrupted ? resumeHint(run) : nextThing(run, demo))
+    return done.finished || !interrupted ? EXIT.done : EXIT.interrupted
+  } finally {
+    workers.expectEnd()
+    await run.close('the run is over')
+    await workers.close()
+  }
+}
+
+function resumeHint(run: Run): string {
+  return `go on with ./convoy train --name ${run.name}`
+}
+
+function nextThing(run: Run, demo: boolean): string {
+  return demo
+    ? 'next       train on real images: ./convoy train --data cifar10 --recipe fast (16 epochs), or --data FOLDER of train/<class>/*, test/<class>/*'
+    : `next       look at it class by class: ./convoy evaluate --run ${run.name}`
+}
+
+/** Opens the run; where the usual port is taken and none was asked for, on a free one. */
+async function openOnFreePort(
+  config: CoordinatorConfig,
+  dataset: Dataset,
+  display: Display,
+  asked: boolean,
+): Promise<Run> {
+  const report = display.show.bind(display)
+  try {
+    return await openRun(config, dataset, report)
+  } catch (error) {
+    if (asked || !(error instanceof ConvoyError) || error.code !== 'E_PORT_IN_USE') throw error
+    return openRun({ ...config, port: 0 }, dataset, report)
+  }
+}
+
+/** `convoy coordinator`: listens, and trains with whatever workers come. */
+export async function coordinate(given: Given, options: Options): Promise<number> {
+  const display = new Display(styleFor(options.json), process.stdout)
+  const values = await settings(given, options, trainSchema)
+  const config = settle(coordinatorSchema, pick(values, Object.keys(coordinatorSchema.shape)))
+  const dataset = await loadData(values, display)
+  const run = await openRun(config, dataset, display.show.bind(display))
+  display.say(
+    `start workers with: ./convoy worker --coordinator ${run.url}${config.token ? ' --token …' : ''}`,
+  )
+  try {
+    const { done, interrupted } = await trainWatched(run, display)
+    display.say(interrupted ? `go on with ./convoy coordinator --name ${run.name}` : nextThing(run, false))
+    return done.finished || !interrupted ? EXIT.done : EXIT.interrupted
+  } finally {
+    await run.close('the run is over')
+  }
+}

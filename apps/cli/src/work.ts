@@ -1,0 +1,54 @@
+import { ConvoyError } from '@convoy/errors'
+import { Worker, workerSchema } from '@convoy/worker'
+import { settle } from './options.ts'
+
+/** Set for workers that `convoy train` starts: the terminal's Ctrl-C is for their parent, whose end is theirs. */
+export const MANAGED = 'CONVOY_MANAGED'
+
+/** `convoy worker`. */
+export async function work(
+  values: Record<string, unknown>,
+  { json = false }: { json?: boolean },
+): Promise<number> {
+  const config = settle(workerSchema, values)
+  const { engine, precision, threads, gpu } = config
+  const managed = process.env[MANAGED] !== undefined
+  const log = (text: string) => {
+    if (managed) return
+    process.stdout.write(json ? `${JSON.stringify({ event: 'worker', text })}\n` : `${text}\n`)
+  }
+  log(`looking for the coordinator at ${config.coordinator}`)
+  const worker = new Worker(
+    config,
+    {
+      engine: { engine, precision, threads, gpu },
+      ...(config.data === undefined ? {} : { data: config.data }),
+    },
+    new URL('./compute.mjs', import.meta.url),
+    log,
+  )
+  let signals = 0
+  const leave = () => {
+    if (++signals > 1) process.exit(130)
+    log('leaving; what is being computed is finished first')
+    void worker.stop()
+  }
+  process.on('SIGTERM', leave)
+  process.on('SIGINT', () => {
+    if (!managed) leave()
+  })
+  if (managed) process.on('disconnect', () => process.exit(0))
+  try {
+    await worker.run()
+  } catch (error) {
+    // The parent shows it: a worker that it started has no terminal of its own.
+    if (managed && error instanceof ConvoyError) {
+      process.send?.({ code: error.code, message: error.message, remedy: error.remedy })
+    }
+    throw error
+  } finally {
+    await worker.dispose()
+    if (managed) process.disconnect?.()
+  }
+  return 0
+}

@@ -1,0 +1,96 @@
+import { leafCount, leafRange, type Dataset } from '@convoy/data'
+import { ConvoyError } from '@convoy/errors'
+import type { MessageOf, WorkerMessage } from '@convoy/protocol'
+import { expandBf16, ReductionTree } from '@convoy/reduction'
+import type { Job, WorkRequest } from './cluster.ts'
+import { Samples } from './samples.ts'
+
+/** The most samples that one request carries, so that messages stay bounded whatever the batch size. */
+const LARGEST_REQUEST = 1024
+
+export interface BatchOptions {
+  readonly microBatch: number
+  readonly wire: 'float32' | 'bf16'
+  /** Leaves in a node that bf16 rounds; a power of two. */
+  readonly wireLeaves: number
+}
+
+/** The gradient of one batch: cut into leaves, summed by the fixed tree. One object serves all steps. */
+export class Batch implements Job {
+  readonly task = 'gradient'
+  readonly planned = true
+  readonly largest: number
+  readonly tree: ReductionTree
+  units = 0
+  epoch = 0
+  step = 0
+  readonly #options: BatchOptions
+  readonly #samples: Samples
+  readonly #parameters: number
+  #ids: Uint32Array = new Uint32Array()
+
+  /** @param parameters How many numbers a gradient has. */
+  constructor(dataset: Dataset, parameters: number, options: BatchOptions) {
+    const most = Math.max(1, Math.floor(LARGEST_REQUEST / options.microBatch))
+    const power = 2 ** Math.floor(Math.log2(most))
+    this.largest = options.wire === 'bf16' ? Math.min(power, options.wireLeaves) : power
+    this.tree = new ReductionTree(parameters, options.wire === 'bf16' ? options.wireLeaves : undefined)
+    this.#samples = new Samples(dataset.train, this.largest * options.microBatch)
+    this.#options = options
+    this.#parameters = parameters
+  }
+
+  /** Points at a step's samples. `ids` must stay as they are until the step is done. */
+  begin(ids: Uint32Array, at: { epoch: number; step: number }): this {
+    this.#ids = ids
+    this.epoch = at.epoch
+    this.step = at.step
+    this.units = leafCount(ids.length, this.#options.microBatch)
+    this.tree.begin(this.units)
+    return this
+  }
+
+  samples(lo: number, hi: number): number {
+    const { microBatch } = this.#options
+    return leafRange(hi - 1, this.#ids.length, microBatch)[1] - leafRange(lo, this.#ids.length, microBatch)[0]
+  }
+
+  encoding(lo: number, hi: number): 'float32' | 'bf16' {
+    return this.tree.isRounded(lo, hi) ? 'bf16' : 'float32'
+  }
+
+  request(lo: number, hi: number, withSamples: boolean): WorkRequest {
+    const { microBatch } = this.#options
+    const from = leafRange(lo, this.#ids.length, microBatch)[0]
+    return this.#samples.request(this.#ids.subarray(from, from + this.samples(lo, hi)), withSamples)
+  }
+
+  accept(answer: MessageOf<WorkerMessage, 'gradient' | 'evaluation'>, payload: Uint8Array): void {
+    if (answer.kind !== 'gradient') throw unusable('an evaluation instead of a gradient')
+    const { lo, hi, loss, correct, count } = answer
+    if (count !== this.samples(lo, hi) || correct > count)
+      throw unusable(`the counts of [${lo}, ${hi}) are wrong`)
+    if (!Number.isFinite(loss)) throw unusable('the loss is not finite')
+    const bf16 = this.encoding(lo, hi) === 'bf16'
+    const expected = (bf16 ? 2 : 4) * this.#parameters
+    if (payload.byteLength !== expected) {
+      throw unusable(`a gradient has ${payload.byteLength} bytes instead of ${expected}`)
+    }
+    const gradient = bf16
+      ? expandBf16(new Uint16Array(payload.buffer, payload.byteOffset, this.#parameters), this.tree.take())
+      : new Float32Array(payload.buffer, payload.byteOffset, this.#parameters)
+    if (!isFinite32(gradient)) throw unusable('a gradient holds NaN or Inf')
+    this.tree.accept(lo, hi, gradient, { loss, correct, count })
+  }
+}
+
+function unusable(what: string): ConvoyError {
+  return new ConvoyError('E_GRADIENT', what, 'Check the memory and the engine of that machine.')
+}
+
+/** Whether every number is finite: the exponent bits of NaN and Inf are all ones. */
+export function isFinite32(values: Float32Array): boolean {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length)
+  for (let i = 0; i < bits.length; i++) if ((bits[i] & 0x7f80_0000) === 0x7f80_0000) return false
+  return true
+}

@@ -1,0 +1,192 @@
+import { asConvoyError, ConvoyError } from '@convoy/errors'
+import { decodeFrame, encodeFrame } from '@convoy/protocol'
+import { createHash } from 'node:crypto'
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import path from 'node:path'
+import { z } from 'zod'
+
+/**
+ * A checkpoint is everything that the next step depends on. The file is a frame as on the wire (header, then parameters
+ * and velocity as float32), followed by the SHA-256 of all before it. It is written to a temporary name, synced and
+ * renamed, so that a file under its final name is whole unless the disk lied; the sum tells if it did.
+ */
+const header = z.strictObject({
+  kind: z.literal('checkpoint'),
+  version: z.literal(1),
+  /** What decides the result besides the numbers here, as text; a checkpoint fits only a run with the same. */
+  identity: z.string(),
+  step: z.int().min(0),
+  epoch: z.int().min(0),
+  size: z.int().min(1),
+  /** Sums over the samples of the running epoch, to go on with. */
+  epochLoss: z.number(),
+  epochCorrect: z.int().min(0),
+  epochSamples: z.int().min(0),
+  /** Seconds of training so far. */
+  seconds: z.number().min(0),
+  /** The run's numerics class as text, and whether other classes took part. */
+  numerics: z.string().nullable(),
+  mixed: z.boolean(),
+})
+
+export type CheckpointHeader = Omit<z.infer<typeof header>, 'kind' | 'version'>
+
+export interface Checkpoint extends CheckpointHeader {
+  readonly parameters: Float32Array
+  readonly velocity: Float32Array
+}
+
+const NAME = /^step-(\d+)\.convoy$/
+const DIGEST = 32
+
+const torn = (file: string, what: string) =>
+  new ConvoyError('E_CHECKPOINT', `${file}: ${what}`, 'Use an older checkpoint; the run does so by itself.')
+
+/** Encodes a checkpoint; the arrays are copied, so training may go on while the bytes are written. */
+export function encodeCheckpoint(checkpoint: Checkpoint): Uint8Array {
+  const { parameters, velocity, ...rest } = checkpoint
+  const body = encodeFrame(
+    { kind: 'checkpoint', version: 1, ...rest },
+    parameters,
+    velocity,
+    new Uint8Array(DIGEST),
+  )
+  const digest = createHash('sha256').update(body.subarray(0, -DIGEST)).digest()
+  body.set(digest, body.length - DIGEST)
+  return body
+}
+
+/** Decodes and checks a checkpoint. Throws E_CHECKPOINT, naming `file`. */
+export function decodeCheckpoint(bytes: Uint8Array, file: string): Checkpoint {
+  if (bytes.length <= DIGEST) throw torn(file, 'the file is too short to be a checkpoint')
+  const body = bytes.subarray(0, -DIGEST)
+  if (!createHash('sha256').update(body).digest().equals(bytes.subarray(-DIGEST))) {
+    throw torn(file, 'the file is torn: its checksum does not match')
+  }
+  let frame
+  try {
+    frame = decodeFrame(body)
+  } catch {
+    throw torn(file, 'the file is not a checkpoint')
+  }
+  const parsed = header.safeParse(frame.header)
+  if (!parsed.success) throw torn(file, 'the file was written by another version of Convoy')
+  const { kind: _kind, version: _version, ...rest } = parsed.data
+  if (frame.payload.byteLength !== 8 * rest.size) throw torn(file, 'the file has the wrong size')
+  const numbers = new Float32Array(frame.payload.buffer, frame.payload.byteOffset, 2 * rest.size)
+  return { ...rest, parameters: numbers.slice(0, rest.size), velocity: numbers.slice(rest.size) }
+}
+
+/** Reads one checkpoint file. Throws E_CHECKPOINT. */
+export async function readCheckpoint(file: string): Promise<Checkpoint> {
+  let bytes
+  try {
+    bytes = await readFile(file)
+  } catch (error) {
+    throw new ConvoyError(
+      'E_CHECKPOINT',
+      `cannot read ${file}: ${(error as Error).message}`,
+      'Check the path.',
+    )
+  }
+  return decodeCheckpoint(bytes, file)
+}
+
+/** The checkpoints of one run, newest wins. */
+export class CheckpointStore {
+  readonly directory: string
+  readonly #keep: number
+  #writing: Promise<void> | undefined
+
+  /** @param keep How many checkpoints stay. */
+  constructor(directory: string, keep: number) {
+    this.directory = directory
+    this.#keep = keep
+  }
+
+  /** The step numbers that have a checkpoint, newest first. */
+  async #steps(): Promise<number[]> {
+    const names = await readdir(this.directory).catch(() => [])
+    return names
+      .flatMap((name) => NAME.exec(name)?.[1] ?? [])
+      .map(Number)
+      .sort((a, b) => b - a)
+  }
+
+  #file(step: number): string {
+    return path.join(this.directory, `step-${step}.convoy`)
+  }
+
+  /** The newest good checkpoint, or undefined; torn ones are told to `passedOver` and left where they are. */
+  async newest(
+    passedOver: (file: string, error: ConvoyError) => void,
+  ): Promise<{ file: string; checkpoint: Checkpoint } | undefined> {
+    for (const step of await this.#steps()) {
+      const file = this.#file(step)
+      try {
+        return { file, checkpoint: await readCheckpoint(file) }
+      } catch (error) {
+        passedOver(file, asConvoyError(error))
+      }
+    }
+    return undefined
+  }
+
+  /** Whether a write is under way: then a further one would only queue. */
+  get busy(): boolean {
+    return this.#writing !== undefined
+  }
+
+  /**
+   * Writes a checkpoint and removes those beyond the newest `keep`. One write at a time; rejects where the disk refuses,
+   * and then leaves no half file behind.
+   */
+  async write(checkpoint: Checkpoint): Promise<string> {
+    const bytes = encodeCheckpoint(checkpoint)
+    const file = this.#file(checkpoint.step)
+    const before = this.#writing
+    const writing = (async () => {
+      await before?.catch(() => {})
+      await writeDurably(file, bytes)
+      for (const step of (await this.#steps()).slice(this.#keep)) await rm(this.#file(step), { force: true })
+    })()
+    this.#writing = writing
+    try {
+      await writing
+    } finally {
+      if (this.#writing === writing) this.#writing = undefined
+    }
+    return file
+  }
+}
+
+/** Writes a file so that under its name there is, at any moment, either the whole old or the whole new content. */
+export async function writeDurably(file: string, bytes: Uint8Array): Promise<void> {
+  await mkdir(path.dirname(file), { recursive: true })
+  const temporary = `${file}.${process.pid}.tmp`
+  try {
+    const handle = await open(temporary, 'w')
+    try {
+      await handle.writeFile(bytes)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(temporary, file)
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {})
+    throw error
+  }
+  // The rename itself is durable once the folder is synced; where folders cannot be, it is merely likely.
+  const folder = await open(path.dirname(file), 'r').catch(() => undefined)
+  await folder?.sync().catch(() => {})
+  await folder?.close()
+}
+
+/** Whether a path exists. */
+export async function exists(file: string): Promise<boolean> {
+  return stat(file).then(
+    () => true,
+    () => false,
+  )
+}

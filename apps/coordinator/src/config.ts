@@ -1,0 +1,237 @@
+import { modelNames } from '@convoy/model'
+import { z } from 'zod'
+
+/**
+ * Every option of the coordinator, once: the command line makes a flag, an environment variable and a config-file key of
+ * each, with the sentence and the unit given here.
+ */
+
+const positive = z.number().positive()
+const whole = z.int().min(0).max(Number.MAX_SAFE_INTEGER)
+
+/** What decides the result, bit for bit, together with the data set and the numerics class. */
+export const trainingSchema = z.object({
+  model: z
+    .enum(modelNames as [string, ...string[]])
+    .default('all-cnn-c')
+    .meta({ description: 'network', unit: 'NAME' }),
+  width: z
+    .number()
+    .min(0.03)
+    .max(4)
+    .default(1)
+    .meta({ description: "filters of every layer, as a multiple of the paper's", unit: 'FACTOR' }),
+  inputDropout: z
+    .number()
+    .min(0)
+    .lt(1)
+    .default(0)
+    .meta({ description: 'dropout rate on the input (0.2 in the paper)', unit: 'RATE' }),
+  dropout: z
+    .number()
+    .min(0)
+    .lt(1)
+    .default(0.5)
+    .meta({ description: 'dropout rate after each down-sampling layer', unit: 'RATE' }),
+  head: z
+    .enum(['softmax', 'sigmoid'])
+    .default('softmax')
+    .meta({ description: 'cross-entropy on a softmax, or on one sigmoid a class', unit: 'NAME' }),
+  initialisation: z
+    .enum(['heUniform', 'heNormal', 'glorotUniform', 'zeros'])
+    .default('heUniform')
+    .meta({ description: 'how the kernels start', unit: 'NAME' }),
+  seed: whole.default(1).meta({ description: 'seed of every random number of the run', unit: 'N' }),
+  epochs: z
+    .int()
+    .min(1)
+    .max(1_000_000)
+    .default(350)
+    .meta({ description: 'passes over the training set', unit: 'N' }),
+  batchSize: z
+    .union([z.int().min(1).max(1_000_000), z.literal('full')])
+    .default(128)
+    .meta({
+      description: 'samples an update: 1 (stochastic), N (mini-batch) or full (batch)',
+      unit: 'N|full',
+    }),
+  microBatch: z
+    .int()
+    .min(1)
+    .max(4096)
+    .default(16)
+    .meta({ description: 'samples a leaf, the smallest piece of work', unit: 'N' }),
+  schedule: z.enum(['constant', 'decay', 'inverse', 'steps', 'oneCycle']).default('decay').meta({
+    description:
+      'learning rate over time: constant; decay, η/(1 + decay·t) as in Keras; inverse, c1/(t + c2); steps, ×0.1 at milestones; oneCycle',
+    unit: 'NAME',
+  }),
+  learningRate: positive.default(0.01).meta({ description: 'η, the rate or its peak', unit: 'RATE' }),
+  decay: z.number().min(0).default(1e-6).meta({ description: "Keras's decay, per update", unit: 'RATE' }),
+  c1: positive.default(100).meta({ description: 'c1 of c1/(t + c2)', unit: 'X' }),
+  c2: positive.default(10_000).meta({ description: 'c2 of c1/(t + c2)', unit: 'UPDATES' }),
+  milestones: z
+    .array(positive)
+    .default([200, 250, 300])
+    .meta({ description: 'epochs after which `steps` multiplies the rate by 0.1', unit: 'E,E,…' }),
+  warmup: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.15)
+    .meta({ description: 'share of the run in which oneCycle rises', unit: 'SHARE' }),
+  momentum: z.number().min(0).lt(1).default(0.9).meta({ description: 'μ', unit: 'X' }),
+  nesterov: z.boolean().default(true).meta({ description: "Nesterov's form of momentum" }),
+  weightDecay: z
+    .number()
+    .min(0)
+    .default(0)
+    .meta({ description: 'L2: adds this times the kernels to their gradient', unit: 'X' }),
+  clipNorm: z
+    .number()
+    .min(0)
+    .default(0)
+    .meta({ description: 'largest global norm of a gradient; 0 is off', unit: 'NORM' }),
+  preprocessing: z.enum(['channels', 'gcn', 'zca']).default('channels').meta({
+    description: "normalise by channel; by image (global contrast); or that and ZCA, the paper's",
+    unit: 'NAME',
+  }),
+  flip: z.boolean().default(false).meta({ description: 'mirror every other training image' }),
+  shift: z
+    .int()
+    .min(0)
+    .max(64)
+    .default(0)
+    .meta({ description: 'shift training images by up to this', unit: 'PIXELS' }),
+  wire: z.enum(['float32', 'bf16']).default('float32').meta({
+    description: 'how gradients travel; bf16 halves the bytes, rounded at a fixed level',
+    unit: 'NAME',
+  }),
+  wireLeaves: z
+    .int()
+    .min(1)
+    .max(65_536)
+    .default(4)
+    .meta({ description: 'leaves in a node that bf16 rounds', unit: 'N' }),
+})
+
+/** Which images. */
+export const dataSchema = z.object({
+  data: z.string().default('auto').meta({
+    description: 'auto, cifar10, synthetic, or a folder or archive of images or .bin batches',
+    unit: 'SOURCE',
+  }),
+  limitTrain: z.int().min(1).optional().meta({ description: 'use only so many training images', unit: 'N' }),
+  limitTest: z.int().min(1).optional().meta({ description: 'use only so many test images', unit: 'N' }),
+  imageSize: z
+    .int()
+    .min(8)
+    .max(512)
+    .default(32)
+    .meta({ description: 'height and width that images are resized to', unit: 'PIXELS' }),
+  cache: z
+    .string()
+    .optional()
+    .meta({ description: "where converted data sets are kept (default: the user's cache)", unit: 'DIR' }),
+})
+
+/** How the run is kept and watched; none of it changes the result. */
+export const runSchema = z.object({
+  name: z
+    .string()
+    .regex(/^[\w.-]{1,80}$/, 'letters, digits, dot, dash and underscore only')
+    .optional()
+    .meta({
+      description: 'folder of the run; one that exists is continued (default: made from date and model)',
+      unit: 'NAME',
+    }),
+  runs: z.string().default('runs').meta({ description: 'where runs are kept', unit: 'DIR' }),
+  checkpointEvery: positive
+    .default(60)
+    .meta({ description: 'time between checkpoints; there is also one after each epoch', unit: 'SECONDS' }),
+  keepCheckpoints: z.int().min(1).max(1000).default(3).meta({ description: 'checkpoints kept', unit: 'N' }),
+  evaluateEvery: z
+    .int()
+    .min(0)
+    .default(1)
+    .meta({ description: 'test after so many epochs; 0 tests only at the end', unit: 'EPOCHS' }),
+  steps: z
+    .int()
+    .min(1)
+    .optional()
+    .meta({ description: 'stop after so many updates, whatever the epoch', unit: 'N' }),
+  reproducible: z
+    .boolean()
+    .default(false)
+    .meta({ description: 'refuse workers whose arithmetic differs from the first one’s' }),
+})
+
+/** Where the coordinator listens. */
+export const serverSchema = z.object({
+  host: z.string().default('127.0.0.1').meta({ description: 'address to listen on', unit: 'ADDRESS' }),
+  port: z.int().min(0).max(65_535).default(7311).meta({ description: 'port; 0 takes a free one', unit: 'N' }),
+  token: z
+    .string()
+    .min(8, 'at least 8 characters')
+    .optional()
+    .meta({ description: 'what workers must show; required beyond loopback', unit: 'TEXT' }),
+  tlsCert: z.string().optional().meta({ description: 'PEM certificate', unit: 'FILE' }),
+  tlsKey: z.string().optional().meta({ description: 'PEM key of the certificate', unit: 'FILE' }),
+})
+
+export const coordinatorSchema = z.object({
+  ...trainingSchema.shape,
+  ...dataSchema.shape,
+  ...runSchema.shape,
+  ...serverSchema.shape,
+})
+
+export type TrainingConfig = z.infer<typeof trainingSchema>
+export type DataConfig = z.infer<typeof dataSchema>
+export type RunConfig = z.infer<typeof runSchema>
+export type ServerConfig = z.infer<typeof serverSchema>
+export type CoordinatorConfig = z.infer<typeof coordinatorSchema>
+
+/** Sets of options that belong together; a flag, variable or config-file key still wins over them. */
+export const recipes = {
+  keras: {
+    description: 'the Keras listing: rate 0.01, momentum 0.9, decay 1e-6, dropout 0.5, 350 epochs',
+    options: {},
+  },
+  fast: {
+    description: '16 epochs: one-cycle rate up to 0.03, L2 5e-4, flips and shifts, no dropout',
+    options: {
+      epochs: 16,
+      batchSize: 64,
+      schedule: 'oneCycle',
+      learningRate: 0.03,
+      dropout: 0,
+      weightDecay: 5e-4,
+      flip: true,
+      shift: 4,
+    },
+  },
+  paper: {
+    description:
+      "the paper's: rate 0.01 cut by 10 at epochs 200, 250 and 300 of 350, input dropout 0.2, L2 0.001, ZCA",
+    options: { schedule: 'steps', inputDropout: 0.2, weightDecay: 1e-3, preprocessing: 'zca' },
+  },
+  demo: {
+    description:
+      'a few minutes: a quarter of the filters, 5,000 images, one-cycle rate; what a first run on synthetic data uses',
+    options: {
+      width: 0.25,
+      epochs: 6,
+      batchSize: 32,
+      schedule: 'oneCycle',
+      learningRate: 0.02,
+      clipNorm: 1,
+      dropout: 0,
+      weightDecay: 5e-4,
+      limitTrain: 5_000,
+      limitTest: 1_000,
+    },
+  },
+} as const satisfies Record<string, { description: string; options: Partial<CoordinatorConfig> }>
+
+export type RecipeName = keyof typeof recipes

@@ -1,0 +1,73 @@
+import type { NumericsClass } from './numerics.ts'
+
+/** Everything that happens in a run that someone might want to see: progress, logs, metrics and pages are made of it. */
+export type RunEvent =
+  | {
+      event: 'start'
+      run: string
+      model: string
+      parameters: number
+      data: string
+      origin: string
+      trainImages: number
+      testImages: number
+      epochs: number
+      stepsPerEpoch: number
+      batchSize: number
+      seed: number
+      resumedAt: number
+    }
+  | { event: 'listening'; url: string }
+  | { event: 'waiting'; reason: string }
+  | { event: 'workerJoined'; worker: string; engine: string; workers: number }
+  | { event: 'workerLeft'; worker: string; reason: string; workers: number }
+  | { event: 'workerStalled'; worker: string; waited: number; step: number }
+  | { event: 'workerRecovered'; worker: string }
+  | { event: 'refused'; worker: string; code: string; message: string }
+  | { event: 'setAside'; worker: string; seconds: number; code: string }
+  | { event: 'mixed'; worker: string; first: string; other: string }
+  | {
+      event: 'step'
+      step: number
+      epoch: number
+      /** Mean cost of the batch before its update, in nats. */
+      loss: number
+      accuracy: number
+      learningRate: number
+      gradientNorm: number
+      samples: number
+      /** Time since the last step's end, in seconds. */
+      seconds: number
+      workers: number
+    }
+  | {
+      event: 'epoch'
+      epoch: number
+      step: number
+      trainLoss: number
+      trainAccuracy: number
+      samples: number
+      seconds: number
+    }
+  | { event: 'evaluating'; done: number; of: number }
+  | { event: 'test'; epoch: number; step: number; testLoss: number; testAccuracy: number; seconds: number }
+  | { event: 'checkpoint'; step: number; path: string }
+  | { event: 'checkpointFailed'; step: number; message: string }
+  | { event: 'checkpointPassedOver'; path: string; message: string }
+  | {
+      event: 'done'
+      run: string
+      parametersSha256: string
+      step: number
+      epoch: number
+      imagesPerSecond: number
+      /** Mean cost over the last whole epoch, before each update; null before there is one. */
+      trainLoss: number | null
+      testAccuracy: number | null
+      seconds: number
+      mixed: boolean
+      numerics: NumericsClass | null
+      finished: boolean
+    }
+
+export type Report = (event: RunEvent) => void

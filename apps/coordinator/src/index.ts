@@ -1,0 +1,8 @@
+export { CheckpointStore, readCheckpoint } from './checkpoints.ts'
+export { coordinatorSchema, dataSchema, recipes, runSchema, serverSchema, trainingSchema } from './config.ts'
+export type { CoordinatorConfig, DataConfig, RecipeName, TrainingConfig } from './config.ts'
+export type { Report, RunEvent } from './events.ts'
+export { openRun, readRunConfig } from './run.ts'
+export type { DoneEvent, Run } from './run.ts'
+export { openEvaluation } from './evaluate.ts'
+export type { Score } from './evaluation.ts'

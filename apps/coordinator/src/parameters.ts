@@ -1,0 +1,64 @@
+import { payloadOf, reserveFrame, sealFrame } from '@convoy/protocol'
+
+/** One version of the parameters, in the form in which it is sent. Immutable while anyone holds it. */
+export class ParameterFrame {
+  readonly values: Float32Array
+  step = -1
+  /** The bytes to send. */
+  bytes: Uint8Array = new Uint8Array()
+  readonly #buffer: ArrayBuffer
+  readonly #free: ParameterFrame[]
+  #holders = 0
+
+  constructor(size: number, free: ParameterFrame[]) {
+    this.#buffer = reserveFrame(4 * size)
+    this.values = payloadOf(this.#buffer)
+    this.#free = free
+  }
+
+  /** Says after how many updates these values are; call it once the values are complete. */
+  seal(step: number): void {
+    this.step = step
+    this.bytes = sealFrame(this.#buffer, { kind: 'parameters', step }, this.values.byteLength)
+  }
+
+  retain(): void {
+    this.#holders++
+  }
+
+  release(): void {
+    if (--this.#holders === 0) this.#free.push(this)
+  }
+}
+
+/**
+ * The run's parameters. Each update writes a new frame from the last one, so that a slow worker that is still being
+ * sent the old one can never see a mix of both. Frames are reused once nobody holds them.
+ */
+export class Parameters {
+  readonly size: number
+  current: ParameterFrame
+  readonly #free: ParameterFrame[] = []
+
+  constructor(initial: Float32Array, step: number) {
+    this.size = initial.length
+    this.current = this.#take()
+    this.current.values.set(initial)
+    this.current.seal(step)
+    this.current.retain()
+  }
+
+  /** Makes the next version: `update` reads `from` and fills `to`. */
+  advance(step: number, update: (from: Float32Array, to: Float32Array) => void): void {
+    const next = this.#take()
+    update(this.current.values, next.values)
+    next.seal(step)
+    next.retain()
+    this.current.release()
+    this.current = next
+  }
+
+  #take(): ParameterFrame {
+    return this.#free.pop() ?? new ParameterFrame(this.size, this.#free)
+  }
+}

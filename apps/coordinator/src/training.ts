@@ -1,0 +1,231 @@
+import { epochOrder, batchRange, stepCount, type Dataset } from '@convoy/data'
+import { parameterLayout, type ModelSpec } from '@convoy/model'
+import { learningRate, NesterovSgd, type Schedule } from '@convoy/optim'
+import { createHash } from 'node:crypto'
+import { Batch } from './batch.ts'
+import type { Checkpoint } from './checkpoints.ts'
+import type { Cluster } from './cluster.ts'
+import type { TrainingConfig } from './config.ts'
+import { Evaluation, type Score } from './evaluation.ts'
+import type { Report } from './events.ts'
+import { Parameters } from './parameters.ts'
+
+/** Where training stands: all that changes from step to step. */
+export interface Progress {
+  /** Updates done. */
+  step: number
+  /** Epochs done. */
+  epoch: number
+  /** Sums over the samples of the running epoch. */
+  epochLoss: number
+  epochCorrect: number
+  epochSamples: number
+  /** Seconds of training so far, in all sessions. */
+  seconds: number
+}
+
+export interface TrainingInput {
+  readonly config: TrainingConfig
+  readonly model: ModelSpec
+  readonly dataset: Dataset
+  readonly cluster: Cluster
+  readonly report: Report
+  /** Test after so many epochs; 0 is only at the end. */
+  readonly evaluateEvery: number
+  /** Stop after so many updates, whatever the epoch. */
+  readonly steps: number | undefined
+  /** Parameters and velocity to start from. */
+  readonly start: Pick<Checkpoint, 'parameters' | 'velocity'> & Partial<Progress>
+}
+
+/** The schedule that a config describes. */
+export function scheduleOf(config: TrainingConfig): Schedule {
+  const { learningRate: rate, decay, c1, c2, milestones, warmup } = config
+  switch (config.schedule) {
+    case 'constant':
+      return { kind: 'constant', rate }
+    case 'decay':
+      return { kind: 'decay', rate, decay }
+    case 'inverse':
+      return { kind: 'inverse', c1, c2 }
+    case 'steps':
+      return { kind: 'steps', rate, milestones, factor: 0.1 }
+    case 'oneCycle':
+      return { kind: 'oneCycle', rate, warmup }
+  }
+}
+
+/** Synchronous data-parallel training: each step is the gradient of one batch from the cluster, then one update. */
+export class Training {
+  readonly progress: Progress
+  readonly parameters: Parameters
+  readonly optimizer: NesterovSgd
+  readonly stepsPerEpoch: number
+  readonly batchSize: number
+  readonly totalSteps: number
+  /** The mean loss and accuracy of the epoch that ended last. */
+  trainLoss = NaN
+  /** The last test. */
+  score: Score | undefined
+  /** Samples and seconds of training in this session, for images/s. */
+  sessionSamples = 0
+  sessionSeconds = 0
+  readonly #input: TrainingInput
+  readonly #batch: Batch
+  readonly #schedule: Schedule
+  #stopped = false
+
+  constructor(input: TrainingInput) {
+    const { config, dataset, model, start } = input
+    this.#input = input
+    this.batchSize =
+      config.batchSize === 'full' ? dataset.train.count : Math.min(config.batchSize, dataset.train.count)
+    this.stepsPerEpoch = stepCount(dataset.train.count, this.batchSize)
+    this.totalSteps = this.stepsPerEpoch * config.epochs
+    this.progress = {
+      step: start.step ?? 0,
+      epoch: start.epoch ?? 0,
+      epochLoss: start.epochLoss ?? 0,
+      epochCorrect: start.epochCorrect ?? 0,
+      epochSamples: start.epochSamples ?? 0,
+      seconds: start.seconds ?? 0,
+    }
+    this.parameters = new Parameters(start.parameters, this.progress.step)
+    const { views, size } = parameterLayout(model)
+    this.optimizer = new NesterovSgd(start.velocity, {
+      momentum: config.momentum,
+      nesterov: config.nesterov,
+      weightDecay: config.weightDecay,
+      // Biases are left out of the decay: it is there to keep the kernels small.
+      decayed: views
+        .filter((view) => view.role === 'kernel')
+        .map(({ offset, size }) => [offset, size] as const),
+      clipNorm: config.clipNorm,
+    })
+    this.#batch = new Batch(dataset, size, config)
+    this.#schedule = scheduleOf(config)
+  }
+
+  /** Whether every update that was asked for is done. */
+  get finished(): boolean {
+    return this.progress.step >= Math.min(this.totalSteps, this.#input.steps ?? Infinity)
+  }
+
+  /** Makes `run` end after the update at hand, or at once if it waits for workers. */
+  stop(): void {
+    this.#stopped = true
+    this.#input.cluster.abandon()
+  }
+
+  /**
+   * Trains until finished or stopped.
+   *
+   * @param afterStep Called after each update, with whether it ended an epoch: the place for checkpoints.
+   */
+  async run(afterStep: (epochEnded: boolean) => void): Promise<void> {
+    const { config, dataset, evaluateEvery } = this.#input
+    const { progress } = this
+    while (!this.finished && !this.#stopped) {
+      const order = epochOrder(config.seed, progress.epoch, dataset.train.count)
+      while (!this.finished) {
+        const inEpoch = progress.step - progress.epoch * this.stepsPerEpoch
+        const [lo, hi] = batchRange(inEpoch, dataset.train.count, this.batchSize)
+        const done = await this.#step(order.subarray(lo, hi))
+        if (!done) return
+        const epochEnded = inEpoch + 1 === this.stepsPerEpoch
+        if (epochEnded) this.#endEpoch()
+        afterStep(epochEnded)
+        if (epochEnded) break
+      }
+      const due = evaluateEvery > 0 && progress.epoch % evaluateEvery === 0
+      if ((due || this.finished) && !this.#stopped) await this.evaluate()
+    }
+  }
+
+  /** One step. Resolves with false where it was abandoned; nothing has changed then. */
+  async #step(ids: Uint32Array): Promise<boolean> {
+    const { cluster, report } = this.#input
+    const { progress, parameters } = this
+    const begun = performance.now()
+    const batch = this.#batch.begin(ids, progress)
+    if (!(await cluster.compute(batch, parameters.current))) return false
+
+    const { gradient, loss, correct, count } = batch.tree.result()
+    const rate = learningRate(this.#schedule, {
+      step: progress.step,
+      stepsPerEpoch: this.stepsPerEpoch,
+      totalSteps: this.totalSteps,
+    })
+    let norm = 0
+    parameters.advance(progress.step + 1, (from, to) => {
+      norm = this.optimizer.update(from, to, gradient, count, rate).gradientNorm
+    })
+
+    progress.step++
+    progress.epochLoss += loss
+    progress.epochCorrect += correct
+    progress.epochSamples += count
+    const seconds = (performance.now() - begun) / 1000
+    progress.seconds += seconds
+    this.sessionSeconds += seconds
+    this.sessionSamples += count
+    report({
+      event: 'step',
+      step: progress.step,
+      epoch: progress.epoch,
+      loss: loss / count,
+      accuracy: correct / count,
+      learningRate: rate,
+      gradientNorm: norm,
+      samples: count,
+      seconds,
+      workers: cluster.size,
+    })
+    return true
+  }
+
+  #endEpoch(): void {
+    const { progress } = this
+    const { epochLoss, epochCorrect, epochSamples } = progress
+    progress.epoch++
+    this.trainLoss = epochLoss / epochSamples
+    this.#input.report({
+      event: 'epoch',
+      epoch: progress.epoch,
+      step: progress.step,
+      trainLoss: this.trainLoss,
+      trainAccuracy: epochCorrect / epochSamples,
+      samples: epochSamples,
+      seconds: progress.seconds,
+    })
+    progress.epochLoss = progress.epochCorrect = progress.epochSamples = 0
+  }
+
+  /** Tests the present parameters on the whole test set. Resolves with undefined where it was abandoned. */
+  async evaluate(): Promise<Score | undefined> {
+    const { model, dataset, cluster, report } = this.#input
+    const { epoch, step } = this.progress
+    const begun = performance.now()
+    const evaluation = new Evaluation(model, dataset, { epoch, step }, (done, of) =>
+      report({ event: 'evaluating', done, of }),
+    )
+    if (!(await cluster.compute(evaluation, this.parameters.current))) return undefined
+    this.score = evaluation.score()
+    report({
+      event: 'test',
+      epoch,
+      step,
+      testLoss: this.score.loss,
+      testAccuracy: this.score.accuracy,
+      seconds: (performance.now() - begun) / 1000,
+    })
+    return this.score
+  }
+}
+
+/** SHA-256 in hex over the parameters as little-endian float32. */
+export function parametersSha256(parameters: Float32Array): string {
+  return createHash('sha256')
+    .update(new Uint8Array(parameters.buffer, parameters.byteOffset, parameters.byteLength))
+    .digest('hex')
+}

@@ -1,0 +1,280 @@
+import { augmentationSpec, ImageFiller, loadDataset, preprocessingSpec, type Dataset } from '@convoy/data'
+import { createEngine, Masks, type CompiledModel, type Engine } from '@convoy/engine'
+import { asConvoyError } from '@convoy/errors'
+import { parameterLayout, volume, type ModelSpec } from '@convoy/model'
+import {
+  encodeFrame,
+  payloadOf,
+  RESERVED,
+  reserveFrame,
+  sealFrame,
+  type CoordinatorMessage,
+  type MessageOf,
+} from '@convoy/protocol'
+import { NodeSummer, roundToBf16 } from '@convoy/reduction'
+import { setImmediate as hearMessages } from 'node:timers/promises'
+import { parentPort, workerData } from 'node:worker_threads'
+import type { ComputeSetup, Order, Outcome } from './messages.ts'
+
+/**
+ * The compute thread: it owns the engine and does one request after another. Native calls block it for milliseconds,
+ * which is why the socket lives on the other thread.
+ */
+
+type Work = MessageOf<CoordinatorMessage, 'work'>
+type Welcome = MessageOf<CoordinatorMessage, 'welcome'>
+
+interface Request {
+  readonly work: Work
+  readonly payload: Uint8Array
+}
+
+const port = parentPort!
+const setup = workerData as ComputeSetup
+const tell = (outcome: Outcome, transfer: ArrayBuffer[] = []) => port.postMessage(outcome, transfer)
+
+/** Everything that belongs to one run: made at its welcome, reused in every step. */
+class Bench {
+  readonly welcome: Welcome
+  readonly model: ModelSpec
+  readonly compiled: CompiledModel
+  readonly filler: ImageFiller
+  readonly masks: Masks
+  readonly summer: NodeSummer
+  readonly images: Float32Array
+  readonly labels: Int32Array
+  readonly pixelsPerImage: number
+  readonly parameterCount: number
+  /** Parameters that the engine holds: after how many updates. */
+  step = -1
+  /** Frames that came back after they were sent. */
+  readonly frames: ArrayBuffer[] = []
+
+  constructor(welcome: Welcome, compiled: CompiledModel) {
+    const { model, microBatch } = welcome
+    this.welcome = welcome
+    this.model = model
+    this.compiled = compiled
+    this.filler = new ImageFiller(
+      model.input,
+      preprocessingSpec.parse(welcome.preprocessing),
+      augmentationSpec.parse(welcome.augmentation),
+    )
+    this.masks = new Masks(model, microBatch)
+    this.parameterCount = parameterLayout(model).size
+    this.summer = new NodeSummer(this.parameterCount)
+    this.pixelsPerImage = volume(model.input)
+    this.images = new Float32Array(microBatch * this.pixelsPerImage)
+    this.labels = new Int32Array(microBatch)
+  }
+}
+
+let engine: Engine
+let dataset: Dataset | undefined
+let bench: Bench | undefined
+let parameters: { step: number; payload: Uint8Array } | undefined
+let queue: Request[] = []
+let current: Request | undefined
+let cancelled = false
+let busy = false
+
+async function start(): Promise<void> {
+  engine = await createEngine(setup.engine)
+  dataset = setup.data === undefined ? undefined : await loadDataset(setup.data, setup.dataOptions ?? {})
+  tell({
+    kind: 'engine',
+    numerics: engine.numerics,
+    description: engine.description,
+    ...(dataset ? { fingerprint: dataset.fingerprint } : {}),
+  })
+}
+
+async function compile(welcome: Welcome): Promise<void> {
+  bench?.compiled.dispose()
+  bench = undefined
+  bench = new Bench(welcome, await engine.compile(welcome.model, welcome.microBatch))
+  tell({ kind: 'compiled' })
+  void run()
+}
+
+function handle(order: Order): void {
+  switch (order.kind) {
+    case 'compile':
+      compile(order.welcome).catch(fail)
+      break
+    case 'parameters':
+      parameters = order
+      // Requests on older parameters are of no use to anyone now.
+      drop((request) => request.work.step !== order.step)
+      break
+    case 'work':
+      queue.push(order)
+      void run()
+      break
+    case 'cancel':
+      drop((request) => request.work.id === order.id)
+      break
+    case 'drain':
+      queue = []
+      if (!current) tell({ kind: 'idle' })
+      break
+    case 'forget':
+      queue = []
+      cancelled = true
+      parameters = undefined
+      break
+    case 'reuse':
+      bench?.frames.push(order.frame)
+      break
+    case 'stop':
+      bench?.compiled.dispose()
+      engine.dispose()
+      port.close()
+      break
+    default:
+      order satisfies never
+  }
+}
+
+/** Gives up requests, and says so: each request gets exactly one answer. */
+function drop(unwanted: (request: Request) => boolean): void {
+  queue = queue.filter((request) => {
+    if (!unwanted(request)) return true
+    tell({ kind: 'failed', work: request.work, why: 'cancelled' })
+    return false
+  })
+  if (current && unwanted(current)) cancelled = true
+}
+
+/** Works the queue off. */
+async function run(): Promise<void> {
+  if (busy || !bench) return
+  busy = true
+  for (let request = queue.shift(); request; request = queue.shift()) {
+    current = request
+    cancelled = false
+    const { work } = request
+    tell({ kind: 'working', id: work.id })
+    try {
+      load(bench, work.step)
+      if (work.task === 'gradient') await computeGradient(bench, request)
+      else await evaluate(bench, request)
+    } catch (thrown) {
+      tell({ kind: 'failed', work, why: asConvoyError(thrown).message })
+    }
+    current = undefined
+    await hearMessages()
+  }
+  busy = false
+  tell({ kind: 'idle' })
+}
+
+function load(bench: Bench, step: number): void {
+  if (parameters?.step !== step) throw new Error(`the parameters of step ${step} are not here`)
+  if (bench.step === step) return
+  const { payload } = parameters
+  bench.compiled.load(new Float32Array(payload.buffer, payload.byteOffset, bench.parameterCount))
+  bench.step = step
+}
+
+/** Sample ids of a request, and where its labels and pixels are. */
+function unpack(bench: Bench, { work, payload }: Request) {
+  const ids = new Uint32Array(payload.buffer, payload.byteOffset, work.count)
+  if (work.pixels === 'none') {
+    if (!dataset) throw new Error('there is no data set here')
+    return { ids, labels: undefined, pixels: undefined }
+  }
+  const labels = new Int32Array(payload.buffer, payload.byteOffset + 4 * work.count, work.count)
+  const at = payload.byteOffset + 8 * work.count
+  const size = work.count * bench.pixelsPerImage
+  const pixels =
+    work.pixels === 'uint8'
+      ? new Uint8Array(payload.buffer, at, size)
+      : new Float32Array(payload.buffer, at, size)
+  return { ids, labels, pixels }
+}
+
+/** Makes the engine's input of samples [from, from + count) of a request, varied where it is for training. */
+function fill(
+  bench: Bench,
+  samples: ReturnType<typeof unpack>,
+  from: number,
+  count: number,
+  { work }: Request,
+): void {
+  const { pixelsPerImage, images, labels, filler } = bench
+  const { seed } = bench.welcome
+  for (let i = 0; i < count; i++) {
+    const sample = samples.ids[from + i]
+    const at = samples.pixels ? from + i : sample
+    labels[i] = samples.labels ? samples.labels[from + i] : dataset!.train.labels[sample]
+    const pixels = samples.pixels ?? dataset!.train.pixels
+    filler.fill(
+      pixels.subarray(at * pixelsPerImage, (at + 1) * pixelsPerImage),
+      work.task === 'gradient' ? { seed, epoch: work.epoch, sample } : undefined,
+      images.subarray(i * pixelsPerImage, (i + 1) * pixelsPerImage),
+    )
+  }
+}
+
+/** The sum over a node's leaves, in the tree's order. */
+async function computeGradient(bench: Bench, request: Request): Promise<void> {
+  const { work } = request
+  const { microBatch, seed } = bench.welcome
+  const { compiled, masks, summer, images, labels } = bench
+  const samples = unpack(bench, request)
+  const started = performance.now()
+  summer.begin(work.lo, work.hi)
+  for (let leaf = work.lo; leaf < work.hi; leaf++) {
+    const from = (leaf - work.lo) * microBatch
+    const count = Math.min(microBatch, work.count - from)
+    fill(bench, samples, from, count, request)
+    masks.fill({ seed, epoch: work.epoch, step: work.step, leaf }, count)
+    const { loss, correct } = compiled.gradient({ count, images, labels }, masks.values, summer.buffer())
+    summer.push(loss, correct, count)
+    if (leaf + 1 < work.hi) await hearMessages()
+    if (cancelled) return tell({ kind: 'failed', work, why: 'cancelled' })
+  }
+  const sum = summer.result()
+  const bf16 = work.encoding === 'bf16'
+  const payloadBytes = (bf16 ? 2 : 4) * bench.parameterCount
+  const frame = bench.frames.pop() ?? reserveFrame(4 * bench.parameterCount)
+  if (bf16) roundToBf16(sum.gradient, new Uint16Array(frame, RESERVED, bench.parameterCount))
+  else payloadOf(frame, bench.parameterCount).set(sum.gradient)
+  const { id, step, lo, hi, count } = work
+  const { loss, correct } = sum
+  const seconds = (performance.now() - started) / 1000
+  const header = { kind: 'gradient', id, step, lo, hi, count, loss, correct, seconds }
+  const length = sealFrame(frame, header, payloadBytes).byteLength
+  tell({ kind: 'frame', frame, length, reusable: true }, [frame])
+}
+
+/** Logits of the request's images. */
+async function evaluate(bench: Bench, request: Request): Promise<void> {
+  const { work } = request
+  const { microBatch } = bench.welcome
+  const { classes } = bench.model
+  const samples = unpack(bench, request)
+  const started = performance.now()
+  const logits = new Float32Array(work.count * classes)
+  for (let from = 0; from < work.count; from += microBatch) {
+    const count = Math.min(microBatch, work.count - from)
+    fill(bench, samples, from, count, request)
+    bench.compiled.predict(bench.images, count, logits.subarray(from * classes, (from + count) * classes))
+    if (from + count < work.count) await hearMessages()
+    if (cancelled) return tell({ kind: 'failed', work, why: 'cancelled' })
+  }
+  const { id, step, lo, hi } = work
+  const seconds = (performance.now() - started) / 1000
+  const bytes = encodeFrame({ kind: 'evaluation', id, step, lo, hi, seconds }, logits)
+  const frame = bytes.buffer as ArrayBuffer
+  tell({ kind: 'frame', frame, length: bytes.byteLength, reusable: false }, [frame])
+}
+
+function fail(thrown: unknown): void {
+  const { code, message, remedy, stack } = asConvoyError(thrown)
+  tell({ kind: 'error', code, message, remedy, ...(stack ? { stack } : {}) })
+}
+
+port.on('message', (order: Order) => handle(order))
+start().catch(fail)

@@ -1,0 +1,49 @@
+import { z } from 'zod'
+
+/** Every option of a worker, once; the command line makes a flag and an environment variable of each. */
+export const engineSchema = z.object({
+  engine: z
+    .enum(['auto', 'onednn', 'tfjs', 'tfjs-wasm', 'tfjs-cpu', 'tfjs-tensorflow'])
+    .default('auto')
+    .meta({ description: 'what computes; auto and tfjs take the fastest that runs here', unit: 'NAME' }),
+  precision: z
+    .enum(['auto', 'float32', 'bf16'])
+    .default('auto')
+    .meta({ description: 'arithmetic; auto takes bf16 where the processor has it', unit: 'NAME' }),
+  threads: z.int().min(1).max(1024).default(1).meta({ description: 'threads of one worker', unit: 'N' }),
+  gpu: z.boolean().default(false).meta({ description: 'refuse to compute on anything but a GPU' }),
+})
+
+export const workerSchema = z.object({
+  ...engineSchema.shape,
+  coordinator: z
+    .string()
+    .default('ws://127.0.0.1:7311')
+    .meta({ description: 'address of the coordinator: ws://… or wss://…', unit: 'URL' }),
+  token: z.string().optional().meta({ description: 'what the coordinator asks for', unit: 'TEXT' }),
+  tlsCa: z
+    .string()
+    .optional()
+    .meta({ description: "PEM certificate that signed the coordinator's", unit: 'FILE' }),
+  workerName: z
+    .string()
+    .regex(/^[\w.:@-]{1,100}$/, 'letters, digits and . : @ _ - only')
+    .optional()
+    .meta({ description: 'name to go by (default: host name and process id)', unit: 'NAME' }),
+  data: z
+    .string()
+    .optional()
+    .meta({ description: 'a data set of its own, which spares sending images', unit: 'SOURCE' }),
+  grace: z
+    .number()
+    .positive()
+    .default(10)
+    .meta({ description: 'time to finish or hand back work after SIGTERM', unit: 'SECONDS' }),
+  giveUpAfter: z.number().min(0).default(600).meta({
+    description: 'how long to look for a coordinator before failing; 0 is for ever',
+    unit: 'SECONDS',
+  }),
+})
+
+export type EngineConfig = z.infer<typeof engineSchema>
+export type WorkerConfig = z.infer<typeof workerSchema>

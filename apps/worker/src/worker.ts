@@ -1,0 +1,326 @@
+import { asConvoyError, ConvoyError, isErrorCode } from '@convoy/errors'
+import {
+  encodeFrame,
+  HEARTBEAT,
+  noMask,
+  PROTOCOL_VERSION,
+  readCoordinatorMessage,
+  SILENCE,
+  socketOptions,
+  type CoordinatorMessage,
+  type MessageOf,
+  type WorkerMessage,
+} from '@convoy/protocol'
+import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
+import { availableParallelism, hostname } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Worker as Thread } from 'node:worker_threads'
+import { WebSocket } from 'ws'
+import type { WorkerConfig } from './config.ts'
+import type { ComputeSetup, Order, Outcome } from './messages.ts'
+
+/** The longest pause between attempts to reach the coordinator, in milliseconds. */
+const LONGEST_PAUSE = 5_000
+/** The largest frame that is taken from a coordinator, in bytes. */
+const LARGEST_FRAME = 1 << 29
+
+type EngineOutcome = Extract<Outcome, { kind: 'engine' }>
+
+/** Tells a person what the worker is doing. */
+export type WorkerLog = (text: string) => void
+
+/**
+ * A worker: its socket lives here, its engine on a thread of its own, so that heartbeats flow while native code runs.
+ * It looks for its coordinator again whenever the connection is lost.
+ */
+export class Worker {
+  readonly #config: WorkerConfig
+  readonly #log: WorkerLog
+  readonly #thread: Thread
+  readonly #instance = randomBytes(16).toString('hex')
+  readonly #tls: { ca: Buffer } | undefined
+  #name: string
+  #socket: WebSocket | undefined
+  #engine: EngineOutcome | undefined
+  #working: number | undefined
+  #draining = false
+  #idle: (() => void) | undefined
+  #fatal: ConvoyError | undefined
+
+  /**
+   * @param computeFile The compute thread's program.
+   * Throws E_USAGE where the address or the TLS file is not usable.
+   */
+  constructor(config: WorkerConfig, setup: ComputeSetup, computeFile: URL, log: WorkerLog) {
+    checkAddress(config.coordinator)
+    this.#config = config
+    this.#log = log
+    this.#name = config.workerName ?? `${hostname()}-${process.pid}`
+    this.#tls = readCertificate(config.tlsCa)
+    this.#thread = new Thread(computeFile, { workerData: setup })
+    this.#thread.on('message', (outcome: Outcome) => this.#compute(outcome))
+    this.#thread.on('error', (error) => this.#fail(asConvoyError(error)))
+  }
+
+  /** Works until the coordinator says goodbye, `stop` is called, or nothing can be done any more (then it throws). */
+  async run(): Promise<void> {
+    let pause = 100
+    let lost = performance.now()
+    for (;;) {
+      const { connected, goodbye } = await this.#connection()
+      if (this.#fatal) throw this.#fatal
+      if (this.#draining) return
+      if (goodbye?.code === 'OK') {
+        this.#log(goodbye.message)
+        return
+      }
+      if (goodbye && goodbye.retryAfter === undefined) {
+        const code = isErrorCode(goodbye.code) ? goodbye.code : 'E_MESSAGE'
+        throw new ConvoyError(code, goodbye.message, goodbye.remedy)
+      }
+      const now = performance.now()
+      if (connected) {
+        lost = now
+        pause = 100
+        this.#log('connection lost; looking for the coordinator again')
+      }
+      const { giveUpAfter, coordinator } = this.#config
+      if (giveUpAfter > 0 && now - lost > 1000 * giveUpAfter) {
+        throw new ConvoyError(
+          'E_UNREACHABLE',
+          `no coordinator answered at ${coordinator} for ${giveUpAfter} s`,
+          'Start one with `convoy coordinator`, or give its address with --coordinator URL.',
+        )
+      }
+      // Jitter keeps a thousand workers from knocking at once when a coordinator comes back.
+      await sleep(goodbye?.retryAfter ? 1000 * goodbye.retryAfter : pause * (0.5 + Math.random()))
+      pause = Math.min(LONGEST_PAUSE, 2 * pause)
+      if (this.#draining) return
+    }
+  }
+
+  /**
+   * Leaves: finishes the request at hand if the grace period allows, hands the others back, and closes.
+   */
+  async stop(): Promise<void> {
+    if (this.#draining) return
+    this.#draining = true
+    if (this.#socket?.readyState === WebSocket.OPEN) {
+      this.#say({ kind: 'leaving', ...(this.#working === undefined ? {} : { finishing: this.#working }) })
+      const idle = new Promise<void>((resolve) => (this.#idle = resolve))
+      this.#order({ kind: 'drain' })
+      await Promise.race([idle, sleep(1000 * this.#config.grace, undefined, { ref: false })])
+    }
+    this.#socket?.close(1000)
+    this.#socket = undefined
+  }
+
+  /** Ends the compute thread. */
+  async dispose(): Promise<void> {
+    this.#socket?.terminate()
+    const ended = new Promise<void>((resolve) => this.#thread.once('exit', () => resolve()))
+    this.#order({ kind: 'stop' })
+    await Promise.race([ended, sleep(5_000, undefined, { ref: false })])
+    await this.#thread.terminate()
+  }
+
+  /** One connection, from opening to its end. */
+  #connection(): Promise<{ connected: boolean; goodbye?: MessageOf<CoordinatorMessage, 'goodbye'> }> {
+    return new Promise((resolve) => {
+      let connected = false
+      let goodbye: MessageOf<CoordinatorMessage, 'goodbye'> | undefined
+      const { coordinator, token } = this.#config
+      const socket = new WebSocket(coordinator, {
+        ...socketOptions,
+        ...this.#tls,
+        maxPayload: LARGEST_FRAME,
+        generateMask: noMask,
+        handshakeTimeout: 10_000,
+        headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+      })
+      this.#socket = socket
+      let heard = performance.now()
+      const watch = setInterval(() => {
+        if (connected && performance.now() - heard > SILENCE) socket.terminate()
+      }, HEARTBEAT)
+      socket.on('open', () => {
+        connected = true
+        heard = performance.now()
+        this.#greet()
+      })
+      socket.on('ping', () => {
+        heard = performance.now()
+      })
+      socket.on('unexpected-response', (_request, response) => {
+        void readRefusal(response, coordinator).then((refusal) => {
+          if (refusal) this.#fail(refusal)
+          socket.terminate()
+        })
+      })
+      socket.on('message', (data) => {
+        heard = performance.now()
+        try {
+          const { message, payload } = readCoordinatorMessage(data as Buffer)
+          if (message.kind === 'goodbye') goodbye = message
+          else this.#hear(message, payload)
+        } catch (thrown) {
+          this.#fail(asConvoyError(thrown))
+          socket.terminate()
+        }
+      })
+      // What went wrong is told by whether it ever connected; `close` follows every error.
+      socket.on('error', () => {})
+      socket.on('close', () => {
+        clearInterval(watch)
+        this.#order({ kind: 'forget' })
+        this.#working = undefined
+        this.#idle?.()
+        resolve(goodbye ? { connected, goodbye } : { connected })
+      })
+    })
+  }
+
+  #greet(): void {
+    // The engine may still be loading; its outcome greets then.
+    if (!this.#engine || this.#socket?.readyState !== WebSocket.OPEN) return
+    const { description, numerics, fingerprint } = this.#engine
+    this.#say({
+      kind: 'hello',
+      version: PROTOCOL_VERSION,
+      name: this.#name,
+      instance: this.#instance,
+      engine: description,
+      numerics,
+      cores: availableParallelism(),
+      ...(fingerprint === undefined ? {} : { fingerprint }),
+    })
+  }
+
+  #hear(message: Exclude<CoordinatorMessage, { kind: 'goodbye' }>, payload: Uint8Array): void {
+    switch (message.kind) {
+      case 'welcome':
+        if (message.name !== this.#name) this.#log(`the coordinator calls this worker ${message.name}`)
+        this.#name = message.name
+        this.#log(`joined run ${message.run} at ${this.#config.coordinator} as ${message.name}`)
+        return this.#order({ kind: 'compile', welcome: message })
+      case 'parameters':
+        return this.#order({ kind: 'parameters', step: message.step, payload: owned(payload) }, true)
+      case 'work':
+        if (this.#draining) return
+        return this.#order({ kind: 'work', work: message, payload: owned(payload) }, true)
+      case 'cancel':
+        return this.#order({ kind: 'cancel', id: message.id })
+      case 'refused':
+        return this.#log(`an answer was refused: ${message.code}: ${message.message}`)
+      default:
+        message satisfies never
+    }
+  }
+
+  #compute(outcome: Outcome): void {
+    switch (outcome.kind) {
+      case 'engine':
+        this.#engine = outcome
+        this.#log(`computing with ${outcome.description}`)
+        return this.#greet()
+      case 'compiled':
+        return this.#say({ kind: 'ready' })
+      case 'working':
+        this.#working = outcome.id
+        return
+      case 'frame': {
+        const { frame, length, reusable } = outcome
+        this.#working = undefined
+        const back = () => {
+          if (reusable) this.#order({ kind: 'reuse', frame }, true)
+        }
+        if (this.#socket?.readyState !== WebSocket.OPEN) return back()
+        return this.#socket.send(new Uint8Array(frame, 0, length), back)
+      }
+      case 'failed': {
+        const { id, step, lo, hi } = outcome.work
+        return this.#say({ kind: 'failed', id, step, lo, hi, why: outcome.why.slice(0, 2_000) })
+      }
+      case 'idle':
+        this.#working = undefined
+        return this.#idle?.()
+      case 'error':
+        return this.#fail(
+          new ConvoyError(outcome.code, outcome.message, outcome.remedy, { cause: outcome.stack }),
+        )
+      default:
+        outcome satisfies never
+    }
+  }
+
+  #order(order: Order, transfer = false): void {
+    const bytes = order.kind === 'reuse' ? order.frame : 'payload' in order ? order.payload.buffer : undefined
+    this.#thread.postMessage(order, transfer && bytes ? [bytes as ArrayBuffer] : [])
+  }
+
+  #say(message: WorkerMessage): void {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(encodeFrame(message))
+  }
+
+  #fail(error: ConvoyError): void {
+    this.#fatal ??= error
+    this.#socket?.terminate()
+  }
+}
+
+/**
+ * The payload in a buffer that can be given away. A socket reads at most 64 KiB at a time, so only a larger message is
+ * sure to have an allocation of its own; a smaller one may share it with the start of the next.
+ */
+function owned(payload: Uint8Array): Uint8Array {
+  const whole = payload.buffer.byteLength === payload.byteOffset + payload.byteLength
+  return whole && payload.byteLength > 1 << 17 ? payload : payload.slice()
+}
+
+function checkAddress(address: string): void {
+  let protocol
+  try {
+    protocol = new URL(address).protocol
+  } catch {
+    protocol = undefined
+  }
+  if (protocol !== 'ws:' && protocol !== 'wss:') {
+    throw new ConvoyError(
+      'E_USAGE',
+      `${address} is not the address of a coordinator`,
+      'Give --coordinator ws://HOST:PORT, or wss:// with TLS.',
+    )
+  }
+}
+
+function readCertificate(file: string | undefined): { ca: Buffer } | undefined {
+  if (file === undefined) return undefined
+  try {
+    return { ca: readFileSync(file) }
+  } catch (error) {
+    throw new ConvoyError('E_USAGE', `cannot read ${file}: ${(error as Error).message}`, 'Check --tls-ca.')
+  }
+}
+
+/** The coordinator's reason for not letting this worker in, from its HTTP answer; undefined where trying again helps. */
+async function readRefusal(response: IncomingMessage, address: string): Promise<ConvoyError | undefined> {
+  let body = ''
+  for await (const chunk of response) {
+    body += String(chunk)
+    if (body.length > 10_000) break
+  }
+  try {
+    const { code, message, remedy } = JSON.parse(body) as Record<string, unknown>
+    if (isErrorCode(code)) return new ConvoyError(code, String(message), String(remedy))
+  } catch {
+    // Not from a coordinator.
+  }
+  if ((response.statusCode ?? 0) >= 500) return undefined
+  return new ConvoyError(
+    'E_UNREACHABLE',
+    `what listens at ${address} is not a Convoy coordinator (HTTP ${response.statusCode})`,
+    'Check --coordinator URL.',
+  )
+}
