@@ -1,0 +1,15 @@
+export type {
+  CompiledModel,
+  DropoutMasks,
+  Engine,
+  GradientResult,
+  LabelledImages,
+  NumericsClass,
+} from './engine.ts'
+export { Masks } from './masks.ts'
+export type { LeafKey } from './masks.ts'
+export { loadOnednn, onednnStatus } from './onednn/library.ts'
+export type { OnednnStatus } from './onednn/library.ts'
+export { measurePeak } from './onednn/peak.ts'
+export { createEngine } from './select.ts'
+export type { EngineChoice } from './select.ts'

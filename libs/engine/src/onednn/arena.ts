@@ -1,0 +1,73 @@
+import koffi from 'koffi'
+
+/**
+ * One block of memory for all buffers of a plan. Buffers whose lifetimes do not overlap share bytes: a buffer is placed,
+ * largest first, at the lowest offset where no buffer that is alive at the same time lies.
+ */
+
+const ALIGNMENT = 64
+const PAGE = 4096
+
+/** A buffer, alive from step `first` to step `last` of a plan, both included. */
+export interface Buffer {
+  readonly bytes: number
+  first: number
+  last: number
+  offset: number
+}
+
+export class Arena {
+  readonly #buffers: Buffer[] = []
+  #block: Uint8Array | undefined
+
+  /** Asks for a buffer; it is alive nowhere until `touch`. */
+  reserve(bytes: number): Buffer {
+    const buffer = { bytes, first: Infinity, last: -Infinity, offset: -1 }
+    this.#buffers.push(buffer)
+    return buffer
+  }
+
+  /** Says that a buffer holds something that matters during `step`. */
+  touch(buffer: Buffer, step: number): void {
+    buffer.first = Math.min(buffer.first, step)
+    buffer.last = Math.max(buffer.last, step)
+  }
+
+  /** Places all buffers and allocates the block. Returns its size in bytes. */
+  place(): number {
+    const placed: Buffer[] = []
+    let size = 0
+    for (const buffer of this.#buffers.toSorted((a, b) => b.bytes - a.bytes)) {
+      const neighbours = placed
+        .filter((other) => other.first <= buffer.last && buffer.first <= other.last)
+        .sort((a, b) => a.offset - b.offset)
+      let offset = 0
+      for (const other of neighbours) {
+        if (offset + buffer.bytes <= other.offset) break
+        offset = Math.max(offset, align(other.offset + other.bytes, ALIGNMENT))
+      }
+      buffer.offset = offset
+      placed.push(buffer)
+      size = Math.max(size, offset + buffer.bytes)
+    }
+    this.#block = alignedBytes(size)
+    return size
+  }
+
+  /** The bytes of a placed buffer. */
+  bytes(buffer: Buffer): Uint8Array {
+    return this.#block!.subarray(buffer.offset, buffer.offset + buffer.bytes)
+  }
+}
+
+function align(n: number, to: number): number {
+  return Math.ceil(n / to) * to
+}
+
+/** Zeroed memory that starts on a page, so that vectors never cross a cache line. */
+export function alignedBytes(size: number): Uint8Array {
+  const block = new Uint8Array(size + PAGE)
+  const address = koffi.address(block)
+  const skip = Number(-address & BigInt(PAGE - 1))
+  return block.subarray(skip, skip + size)
+}

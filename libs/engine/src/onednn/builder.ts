@@ -1,0 +1,379 @@
+import {
+  inputShapes,
+  outputShapes,
+  parameterLayout,
+  type LayerSpec,
+  type ModelSpec,
+  type ParameterView,
+  type Shape,
+} from '@convoy/model'
+import { geometry, type DataType, type Description, type PoolingAlgorithm } from './calls.ts'
+import { Program, type Step, type StepList, type Tensor } from './program.ts'
+
+type Convolution = Extract<LayerSpec, { kind: 'conv2d' }>
+type Pool = Extract<LayerSpec, { kind: 'maxPool' | 'averagePool' | 'sumPool' | 'globalAveragePool' }>
+
+const poolings: Record<Pool['kind'], PoolingAlgorithm> = {
+  maxPool: 'max',
+  averagePool: 'averageWithoutPadding',
+  sumPool: 'averageWithPadding',
+  globalAveragePool: 'averageWithoutPadding',
+}
+
+/** A tensor of one parameter or of its gradient. */
+export interface Parameter {
+  readonly view: ParameterView
+  readonly tensor: Tensor
+}
+
+/**
+ * Turns a model's layers into the steps of a program: those that run when parameters are loaded, forward, in
+ * prediction, and backward. What these are is said at `Plan`.
+ */
+export class PlanBuilder {
+  readonly program: Program
+  /** For each convolution, what brings its kernel into the layouts that are computed with. */
+  readonly loads: StepList[] = []
+  readonly forward: StepList = []
+  /** `forward` with dropout off. */
+  readonly inference: StepList
+  readonly backward: StepList = []
+  readonly biases: Parameter[] = []
+  readonly biasGradients: Parameter[] = []
+  readonly kernelGradients: Parameter[] = []
+  readonly masks: Tensor[] = []
+  readonly images: Tensor
+  readonly logits: Tensor
+  readonly logitGradients: Tensor
+
+  readonly #count: number
+  readonly #precision: 'float32' | 'bf16'
+  readonly #parameters: Float32Array
+  readonly #views: readonly ParameterView[]
+  readonly #firstConvolution: number
+  readonly #lastConvolution: number
+  /** The forward steps of dropout, and what prediction does instead. */
+  readonly #dropoutSteps = new Map<Step, StepList>()
+  /** How to add each layer's backward steps, in the order of the layers. */
+  readonly #backwards: (() => void)[] = []
+  /** The tensor that the next layer takes, and its gradient on the way back. */
+  #current: Tensor
+  #gradient: Tensor
+
+  /** Adds all steps to a new program. The caller finishes it, or disposes of it where this throws. */
+  constructor(
+    program: Program,
+    model: ModelSpec,
+    count: number,
+    precision: 'float32' | 'bf16',
+    parameters: Float32Array,
+  ) {
+    this.program = program
+    this.#count = count
+    this.#precision = precision
+    this.#parameters = parameters
+    this.#views = parameterLayout(model).views
+    this.#firstConvolution = model.layers.findIndex((layer) => layer.kind === 'conv2d')
+    this.#lastConvolution = model.layers.findLastIndex((layer) => layer.kind === 'conv2d')
+
+    this.images = program.tensor(this.#plain(model.input, 'float32'))
+    this.#current = this.#gradient = this.images
+    program.touchFirst(this.images)
+    const inputs = inputShapes(model)
+    const outputs = outputShapes(model)
+    model.layers.forEach((_, i) => this.#addLayer(model, i, inputs[i], outputs[i]))
+    const plain = this.#plain(outputs.at(-1)!, 'float32')
+    this.logits = this.#convert(this.forward, 'logits', this.#current, plain)
+    program.touch(this.logits)
+    this.#gradient = this.logitGradients = program.tensor(plain)
+    program.touch(this.#gradient)
+    for (const addBackward of this.#backwards.reverse()) addBackward()
+    // JavaScript reads these at the end.
+    for (const { tensor } of this.biasGradients) program.touch(tensor)
+    this.inference = this.forward.flatMap((step) => this.#dropoutSteps.get(step) ?? [step])
+  }
+
+  #addLayer(model: ModelSpec, index: number, input: Shape, output: Shape): void {
+    const layer = model.layers[index]
+    // Nothing before the first convolution has parameters, so no gradient goes there.
+    const trained = index > this.#firstConvolution
+    const followsConvolution = model.layers[index - 1]?.kind === 'conv2d'
+    switch (layer.kind) {
+      case 'conv2d':
+        return this.#addConvolution(layer, index, model.layers[index + 1]?.kind === 'relu', input, output)
+      case 'relu':
+        return followsConvolution ? undefined : this.#addRelu(`relu${index}`, trained)
+      case 'dropout':
+        return this.#addDropout(`dropout${index}`, layer.rate, input, trained)
+      case 'maxPool':
+      case 'averagePool':
+      case 'sumPool':
+      case 'globalAveragePool':
+        return this.#addPool(`${layer.kind}${index}`, layer, index, input, output, trained)
+    }
+  }
+
+  #addConvolution(layer: Convolution, index: number, relu: boolean, input: Shape, output: Shape): void {
+    const { scope } = this.program
+    const { calls, engine } = scope
+    const { name } = layer
+    const window = geometry(layer.kernel, layer.stride, layer.padding, input)
+    const type = this.#precision
+    const source = this.#free(input, type)
+    const destination = this.#free(output, index === this.#lastConvolution ? 'float32' : type)
+    const [height, width] = layer.kernel
+    const shape = [layer.filters, input[2], height, width]
+    const weights = scope.describe(shape, type, 'any')
+    const bias = scope.describe([layer.filters], 'float32', [1])
+
+    const [kernelView, biasView] = this.#views.filter((view) => view.layer === index)
+    const { offset, size } = kernelView
+    // oneDNN's order of dimensions is OIHW; the strides say that the memory is HWIO.
+    const strides = [1, layer.filters, width * input[2] * layer.filters, input[2] * layer.filters]
+    const hwio = scope.describe(shape, 'float32', strides)
+    const memory = this.#parameters.subarray(offset, offset + size)
+    const given = this.program.outside(hwio, memory)
+    // Rounded in one sweep first: the layouts below are then gathered from half as many bytes, near at hand.
+    const load: StepList = []
+    this.loads.push(load)
+    const kernel = this.#convert(load, `${name}/rounded kernel`, given, scope.describe(shape, type, strides))
+    this.program.keep(kernel)
+    const laidKernel = (step: string, wanted: Description): Tensor => {
+      const laid = this.#convert(load, step, kernel, wanted)
+      this.program.keep(laid)
+      return laid
+    }
+    const biasTensor = this.program.tensor(bias)
+    this.program.keep(biasTensor)
+    this.biases.push({ view: biasView, tensor: biasTensor })
+
+    const attributes = relu ? scope.attributes({ kind: 'relu' }) : scope.attributes()
+    const forward = scope.descriptor(
+      calls.convolution(engine, attributes, source, weights, bias, destination, window),
+    )
+    const taken = this.#convert(this.forward, `${name}/source`, this.#current, forward.query('source'))
+    const out = this.program.tensor(forward.query('destination'))
+    this.program.add(this.forward, name, forward, [
+      ['source', taken],
+      ['weights', laidKernel(`${name}/kernel`, forward.query('weights'))],
+      ['bias', biasTensor],
+      ['destination', out],
+    ])
+    this.#current = out
+
+    this.#backwards.push(() => {
+      if (relu) this.#addReluGradient(`${name}/relu`, out)
+      const wanted = this.#free(output, type)
+
+      const byWeights = scope.descriptor(
+        calls.convolutionBackwardWeights(
+          engine,
+          scope.attributes(),
+          forward.handle,
+          source,
+          scope.describe(shape, 'float32', 'any'),
+          bias,
+          wanted,
+          window,
+        ),
+      )
+      const kernelGradient = this.program.tensor(byWeights.query('diffWeights'))
+      const biasGradient = this.program.tensor(bias)
+      this.program.add(this.backward, `${name}/weights`, byWeights, [
+        ['source', this.#convert(this.backward, `${name}/weights source`, taken, byWeights.query('source'))],
+        [
+          'diffDestination',
+          this.#convert(
+            this.backward,
+            `${name}/weights gradient`,
+            this.#gradient,
+            byWeights.query('diffDestination'),
+          ),
+        ],
+        ['diffWeights', kernelGradient],
+        ['diffBias', biasGradient],
+      ])
+      // Where the caller's gradient lies is told before each run.
+      const target = this.program.outside(hwio, memory)
+      this.program.copy(this.backward, `${name}/weights out`, kernelGradient, target)
+      this.kernelGradients.push({ view: kernelView, tensor: target })
+      this.biasGradients.push({ view: biasView, tensor: biasGradient })
+      if (index === this.#firstConvolution) return
+
+      const byData = scope.descriptor(
+        calls.convolutionBackwardData(
+          engine,
+          scope.attributes(),
+          forward.handle,
+          source,
+          weights,
+          wanted,
+          window,
+        ),
+      )
+      const gradient = this.program.tensor(byData.query('diffSource'))
+      this.program.add(this.backward, `${name}/data`, byData, [
+        [
+          'diffDestination',
+          this.#convert(
+            this.backward,
+            `${name}/data gradient`,
+            this.#gradient,
+            byData.query('diffDestination'),
+          ),
+        ],
+        ['weights', laidKernel(`${name}/data kernel`, byData.query('weights'))],
+        ['diffSource', gradient],
+      ])
+      this.#gradient = gradient
+    })
+  }
+
+  #addRelu(name: string, trained: boolean): void {
+    const { scope } = this.program
+    const data = this.#current
+    const relu = scope.descriptor(scope.calls.relu(scope.engine, scope.attributes(), data.description))
+    this.program.add(this.forward, name, relu, inPlace(data))
+    if (trained) this.#backwards.push(() => this.#addReluGradient(`${name}/data`, data))
+  }
+
+  #addReluGradient(name: string, data: Tensor): void {
+    const { scope } = this.program
+    const { calls, engine } = scope
+    const hint = scope.descriptor(calls.relu(engine, scope.attributes(), data.description))
+    const gradient = this.#convert(this.backward, `${name} gradient`, this.#gradient, data.description)
+    const descriptor = scope.descriptor(
+      calls.reluBackward(engine, scope.attributes(), hint.handle, data.description, data.description),
+    )
+    this.program.add(this.backward, name, descriptor, [
+      ['destination', data],
+      ['diffDestination', gradient],
+      ['diffSource', gradient],
+    ])
+    this.#gradient = gradient
+  }
+
+  #addDropout(name: string, rate: number, shape: Shape, trained: boolean): void {
+    const { scope } = this.program
+    const { description } = this.#current
+    const mask = this.program.tensor(this.#plain(shape, 'uint8'))
+    this.program.touchFirst(mask)
+    this.masks.push(mask)
+    const firstStep = this.forward.length
+    const laid = this.#convert(this.forward, `${name}/mask`, mask, description)
+    // The mask stays 0 or 1, exact in every type; the scale is applied before rounding.
+    const descriptor = scope.descriptor(
+      scope.calls.multiply(
+        scope.engine,
+        scope.attributes({ kind: 'scale', by: 1 / (1 - rate) }),
+        description,
+        description,
+        description,
+      ),
+    )
+    // Not in place: oneDNN 2.6 then skips post-operations where channels are padded.
+    const apply = (list: StepList, step: string, data: Tensor): Tensor => {
+      const kept = this.program.tensor(description)
+      this.program.add(list, step, descriptor, [
+        ['source', data],
+        ['source1', laid],
+        ['destination', kept],
+      ])
+      return kept
+    }
+    const data = this.#current
+    this.#current = apply(this.forward, name, data)
+    const pass: StepList = []
+    this.program.copy(pass, `${name}/off`, data, this.#current)
+    for (const step of this.forward.slice(firstStep)) this.#dropoutSteps.set(step, [])
+    this.#dropoutSteps.set(this.forward.at(-1)!, pass)
+    if (!trained) return
+    this.#backwards.push(() => {
+      const gradient = this.#convert(this.backward, `${name}/gradient`, this.#gradient, description)
+      this.#gradient = apply(this.backward, `${name}/data`, gradient)
+    })
+  }
+
+  #addPool(name: string, layer: Pool, index: number, input: Shape, output: Shape, trained: boolean): void {
+    const { scope } = this.program
+    const { calls, engine } = scope
+    const window =
+      layer.kind === 'globalAveragePool'
+        ? geometry([input[0], input[1]], [1, 1], 'valid', input)
+        : geometry(layer.size, layer.stride, layer.padding, input)
+    const algorithm = poolings[layer.kind]
+    const inside = index > this.#firstConvolution && index < this.#lastConvolution
+    const taken = this.#current
+    const forward = scope.descriptor(
+      calls.pool(
+        engine,
+        scope.attributes(),
+        algorithm,
+        taken.description,
+        this.#free(output, inside ? this.#precision : 'float32'),
+        window,
+      ),
+    )
+    const out = this.program.tensor(forward.query('destination'))
+    // Where each maximum was found.
+    const workspace = layer.kind === 'maxPool' ? this.program.tensor(forward.query('workspace')) : undefined
+    const extra = workspace ? ([['workspace', workspace]] as const) : []
+    this.program.add(this.forward, name, forward, [['source', taken], ['destination', out], ...extra])
+    this.#current = out
+    // A sum is an average over the whole window, padding included, times its size.
+    const times = layer.kind === 'sumPool' ? window.size[0] * window.size[1] : 1
+    if (times !== 1) this.#addScale(this.forward, `${name}/sum`, out, times)
+    if (!trained) return
+    this.#backwards.push(() => {
+      const { description } = out
+      this.#gradient = this.#convert(this.backward, `${name}/gradient`, this.#gradient, description)
+      if (times !== 1) this.#addScale(this.backward, `${name}/sum gradient`, this.#gradient, times)
+      const backward = scope.descriptor(
+        calls.poolBackward(
+          engine,
+          scope.attributes(),
+          forward.handle,
+          algorithm,
+          taken.description,
+          description,
+          window,
+        ),
+      )
+      const gradient = this.program.tensor(taken.description)
+      this.program.add(this.backward, `${name}/data`, backward, [
+        ['diffDestination', this.#gradient],
+        ['diffSource', gradient],
+        ...extra,
+      ])
+      this.#gradient = gradient
+    })
+  }
+
+  #addScale(list: StepList, name: string, tensor: Tensor, by: number): void {
+    const { scope } = this.program
+    const made = scope.calls.scale(scope.engine, scope.attributes(), tensor.description, by)
+    this.program.add(list, name, scope.descriptor(made), inPlace(tensor))
+  }
+
+  #convert(list: StepList, name: string, tensor: Tensor, description: Description): Tensor {
+    return this.program.convert(list, name, tensor, description)
+  }
+
+  /** Activations whose layout oneDNN may choose. */
+  #free([height, width, channels]: Shape, type: DataType): Description {
+    return this.program.scope.describe([this.#count, channels, height, width], type, 'any')
+  }
+
+  /** Activations as JavaScript has them: NHWC. */
+  #plain([height, width, channels]: Shape, type: DataType): Description {
+    const strides = [height * width * channels, 1, width * channels, channels]
+    return this.program.scope.describe([this.#count, channels, height, width], type, strides)
+  }
+}
+
+function inPlace(tensor: Tensor) {
+  return [
+    ['source', tensor],
+    ['destination', tensor],
+  ] as const
+}

@@ -1,0 +1,211 @@
+import { inputShapes, outputShapes, parameterLayout, slide, volume, type ModelSpec } from '@convoy/model'
+import { Purpose, RandomStream } from '@convoy/random'
+import type { DropoutMasks, LabelledImages } from './engine.ts'
+import { crossEntropy } from './loss.ts'
+
+/**
+ * A model's gradient in float64 by plain loops: what the tests hold an engine against. It shares no code with the
+ * engine but the head.
+ */
+
+type Layer = ModelSpec['layers'][number]
+type Windowed = Extract<Layer, { stride: unknown }> | { readonly kind: 'globalAveragePool' }
+
+/** Calls `visit(output position, input position, kernel position)` for all that lie inside the image. */
+function* windows(layer: Windowed, [height, width]: readonly number[]): Generator<[number, number, number]> {
+  const size =
+    layer.kind === 'globalAveragePool' ? [height, width] : layer.kind === 'conv2d' ? layer.kernel : layer.size
+  const [stride, padding] =
+    layer.kind === 'globalAveragePool' ? [[1, 1], 'valid' as const] : [layer.stride, layer.padding]
+  const rows = slide(height, size[0], stride[0], padding)
+  const columns = slide(width, size[1], stride[1], padding)
+  for (let oy = 0; oy < rows.output; oy++) {
+    for (let ox = 0; ox < columns.output; ox++) {
+      for (let ky = 0; ky < size[0]; ky++) {
+        for (let kx = 0; kx < size[1]; kx++) {
+          const iy = oy * stride[0] + ky - rows.before
+          const ix = ox * stride[1] + kx - columns.before
+          if (iy < 0 || ix < 0 || iy >= height || ix >= width) continue
+          yield [oy * columns.output + ox, iy * width + ix, ky * size[1] + kx]
+        }
+      }
+    }
+  }
+}
+
+/** The summed loss, its flat gradient and the logits. */
+export function referenceGradient(
+  model: ModelSpec,
+  parameters: ArrayLike<number>,
+  batch: LabelledImages,
+  masks: DropoutMasks | undefined,
+): { loss: number; correct: number; gradient: Float64Array; logits: Float64Array } {
+  const { views, size } = parameterLayout(model)
+  const inputs = inputShapes(model)
+  const outputs = outputShapes(model)
+  const gradient = new Float64Array(size)
+  const logits = new Float64Array(batch.count * model.classes)
+  const totals = { loss: 0, correct: 0 }
+
+  for (let sample = 0; sample < batch.count; sample++) {
+    const pixels = volume(model.input)
+    const activations = [Float64Array.from(batch.images.subarray(sample * pixels, (sample + 1) * pixels))]
+    /** Pulls the gradient of a layer's output back to its input. */
+    const backs: ((dy: Float64Array) => Float64Array)[] = []
+    let dropouts = 0
+
+    model.layers.forEach((layer, index) => {
+      const x = activations.at(-1)!
+      const y = new Float64Array(volume(outputs[index]))
+      const channels = inputs[index][2]
+      const dx = () => new Float64Array(x.length)
+      switch (layer.kind) {
+        case 'conv2d': {
+          const [kernel, bias] = views.filter((view) => view.layer === index)
+          const n = layer.filters
+          for (let i = 0; i < y.length; i++) y[i] = parameters[bias.offset + (i % n)]!
+          for (const [o, i, k] of windows(layer, inputs[index])) {
+            for (let c = 0; c < channels; c++) {
+              const value = x[i * channels + c]
+              const w = kernel.offset + (k * channels + c) * n
+              for (let f = 0; f < n; f++) y[o * n + f] += value * parameters[w + f]
+            }
+          }
+          backs.push((dy) => {
+            const out = dx()
+            for (let i = 0; i < y.length; i++) gradient[bias.offset + (i % n)] += dy[i]
+            for (const [o, i, k] of windows(layer, inputs[index])) {
+              for (let c = 0; c < channels; c++) {
+                const value = x[i * channels + c]
+                const w = kernel.offset + (k * channels + c) * n
+                let sum = 0
+                for (let f = 0; f < n; f++) {
+                  const d = dy[o * n + f]
+                  sum += d * parameters[w + f]
+                  gradient[w + f] += d * value
+                }
+                out[i * channels + c] += sum
+              }
+            }
+            return out
+          })
+          break
+        }
+        case 'relu':
+          y.set(x.map((v) => Math.max(0, v)))
+          backs.push((dy) => dy.map((d, i) => (x[i] > 0 ? d : 0)))
+          break
+        case 'dropout': {
+          const mask = masks?.[dropouts++]
+          const scale = 1 / (1 - layer.rate)
+          const kept = (v: number, i: number) => (mask ? v * mask[sample * x.length + i] * scale : v)
+          y.set(x.map(kept))
+          backs.push((dy) => dy.map(kept))
+          break
+        }
+        default: {
+          const taken = new Int32Array(y.length).fill(-1)
+          const counts = new Float64Array(y.length)
+          if (layer.kind === 'maxPool') y.fill(-Infinity)
+          for (const [o, i] of windows(layer, inputs[index])) {
+            for (let c = 0; c < channels; c++) {
+              const to = o * channels + c
+              const value = x[i * channels + c]
+              counts[to]++
+              if (layer.kind !== 'maxPool') y[to] += value
+              else if (value > y[to]) {
+                y[to] = value
+                taken[to] = i * channels + c
+              }
+            }
+          }
+          const average = layer.kind === 'averagePool' || layer.kind === 'globalAveragePool'
+          if (average) y.forEach((v, i) => (y[i] = v / counts[i]))
+          backs.push((dy) => {
+            const out = dx()
+            if (layer.kind === 'maxPool') taken.forEach((i, o) => (out[i] += dy[o]))
+            else {
+              for (const [o, i] of windows(layer, inputs[index])) {
+                for (let c = 0; c < channels; c++) {
+                  const d = dy[o * channels + c]
+                  out[i * channels + c] += average ? d / counts[o * channels + c] : d
+                }
+              }
+            }
+            return out
+          })
+        }
+      }
+      activations.push(y)
+    })
+
+    const own = activations.at(-1)!
+    logits.set(own, sample * model.classes)
+    const dLogits = new Float64Array(model.classes)
+    const result = crossEntropy(
+      model.head,
+      own,
+      batch.labels.subarray(sample, sample + 1),
+      1,
+      model.classes,
+      dLogits,
+      { loss: 0, correct: 0 },
+    )
+    totals.loss += result.loss
+    totals.correct += result.correct
+    let dy: Float64Array = dLogits
+    for (const back of backs.reverse()) dy = back(dy)
+  }
+  return { ...totals, gradient, logits }
+}
+
+/**
+ * A random leaf: He-initialised parameters with small biases, noise for images, and masks at the layers' rates.
+ *
+ * @param seed Draws differ by it.
+ */
+export function drawLeaf(
+  model: ModelSpec,
+  count: number,
+  seed: number,
+): { parameters: Float32Array; batch: LabelledImages; masks: DropoutMasks } {
+  const random = new RandomStream(seed, Purpose.syntheticData)
+  const { size, views } = parameterLayout(model)
+  const parameters = new Float32Array(size)
+  for (const { role, shape, offset, size: elements } of views) {
+    const fan = shape[0] * (shape[1] ?? 1) * (shape[2] ?? 1)
+    const scale = role === 'kernel' ? 2 * Math.sqrt(6 / fan) : 0.1
+    for (let i = 0; i < elements; i++) parameters[offset + i] = (random.uniform() - 0.5) * scale
+  }
+  const images = new Float32Array(count * volume(model.input))
+  for (let i = 0; i < images.length; i++) images[i] = (random.uniform() - 0.5) * 3.4
+  const labels = new Int32Array(count)
+  for (let i = 0; i < count; i++) labels[i] = random.below(model.classes)
+  const shapes = inputShapes(model)
+  const masks = model.layers.flatMap((layer, index) => {
+    if (layer.kind !== 'dropout') return []
+    const mask = new Uint8Array(count * volume(shapes[index]))
+    for (let i = 0; i < mask.length; i++) mask[i] = random.uniform() < layer.rate ? 0 : 1
+    return [mask]
+  })
+  return { parameters, batch: { count, images, labels }, masks }
+}
+
+/** How far `a` is from `b`: ‖a - b‖ / ‖b‖, and the sums of a - b and of |a - b|. */
+export function differences(
+  a: ArrayLike<number>,
+  b: ArrayLike<number>,
+): { relative: number; signed: number; absolute: number } {
+  let square = 0
+  let norm = 0
+  let signed = 0
+  let absolute = 0
+  for (let i = 0; i < b.length; i++) {
+    const difference = a[i] - b[i]
+    square += difference ** 2
+    norm += b[i] ** 2
+    signed += difference
+    absolute += Math.abs(difference)
+  }
+  return { relative: Math.sqrt(square / norm), signed, absolute }
+}

@@ -1,0 +1,118 @@
+import { buildModel, modelNames, parameterLayout, type ModelSpec } from '@convoy/model'
+import * as tf from '@tensorflow/tfjs-core'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { kinds, small } from '../cases.ts'
+import { differences, drawLeaf, referenceGradient } from '../reference.ts'
+import { createTfjsEngine, type TfjsEngine } from './engine.ts'
+
+const engines = {} as Record<'cpu' | 'wasm', TfjsEngine>
+beforeAll(async () => {
+  engines.cpu = await createTfjsEngine({ backend: 'cpu', gpu: false })
+  engines.wasm = await createTfjsEngine({ backend: 'wasm', gpu: false })
+})
+
+type Leaf = ReturnType<typeof drawLeaf>
+
+async function gradientOf(backend: 'cpu' | 'wasm', model: ModelSpec, { parameters, batch, masks }: Leaf) {
+  const compiled = await engines[backend].compile(model, batch.count)
+  const gradient = new Float32Array(parameters.length)
+  compiled.load(parameters)
+  const result = compiled.gradient(batch, masks, gradient)
+  compiled.dispose()
+  return { ...result, gradient }
+}
+
+const nets = [
+  ...Object.entries(kinds).map(([name, layers]) => small(name, layers)),
+  small('the sigmoid head', kinds['dropout after ReLU'], 'sigmoid'),
+]
+const zoo = modelNames.map((name) =>
+  buildModel(name, { input: [16, 16, 3], classes: 10, width: 0.125, inputDropout: 0.2 }),
+)
+const named = (models: ModelSpec[]) => models.map((model) => [model.name, model] as const)
+
+describe('the float64 reference', () => {
+  it.each(named(nets))('agrees with central differences for %s', (_, model) => {
+    const leaf = drawLeaf(model, 2, 3)
+    const { gradient } = referenceGradient(model, leaf.parameters, leaf.batch, leaf.masks)
+    const { views } = parameterLayout(model)
+    for (const view of views) {
+      // Where a ReLU or a maximum tips over within the difference, that one says nothing: the median counts.
+      const errors = [0, 0.29, 0.53, 0.71, 0.97].map((share) => {
+        const i = view.offset + Math.floor(share * view.size)
+        const lossAt = (shift: number) => {
+          const moved = Float64Array.from(leaf.parameters)
+          moved[i] += shift
+          return referenceGradient(model, moved, leaf.batch, leaf.masks).loss
+        }
+        const slope = (lossAt(1e-6) - lossAt(-1e-6)) / 2e-6
+        return Math.abs(slope - gradient[i]) / (Math.abs(slope) + 1e-3)
+      })
+      expect(errors.sort((a, b) => a - b)[2]).toBeLessThan(1e-4)
+    }
+  })
+})
+
+describe.each(['cpu', 'wasm'] as const)('TensorFlow.js on %s', (backend) => {
+  it.each(named([...nets, ...zoo]))('has the right gradient for %s', async (_, model) => {
+    const leaf = drawLeaf(model, 3, 1)
+    const expected = referenceGradient(model, leaf.parameters, leaf.batch, leaf.masks)
+    const { gradient, loss, correct } = await gradientOf(backend, model, leaf)
+    for (const { offset, size } of parameterLayout(model).views) {
+      const part = (all: ArrayLike<number>) => Array.prototype.slice.call(all, offset, offset + size) as number[]
+      expect(differences(part(gradient), part(expected.gradient)).relative).toBeLessThan(1e-4)
+    }
+    expect(differences(gradient, expected.gradient).relative).toBeLessThan(1e-5)
+    expect(loss).toBeCloseTo(expected.loss, 3)
+    expect(correct).toBe(expected.correct)
+  })
+
+  it('predicts with dropout off', async () => {
+    const model = zoo[0]
+    const leaf = drawLeaf(model, 3, 5)
+    const expected = referenceGradient(model, leaf.parameters, leaf.batch, undefined)
+    const compiled = await engines[backend].compile(model, 3)
+    compiled.load(leaf.parameters)
+    const logits = new Float32Array(3 * model.classes)
+    compiled.predict(leaf.batch.images, 3, logits)
+    compiled.dispose()
+    expect(differences(logits, expected.logits).relative).toBeLessThan(1e-5)
+  })
+
+  it('gives the same bits each time, whatever was computed before', async () => {
+    const model = zoo[0]
+    const leaf = drawLeaf(model, 4, 6)
+    const first = await gradientOf(backend, model, leaf)
+    await gradientOf(backend, model, drawLeaf(model, 2, 7))
+    const second = await gradientOf(backend, model, leaf)
+    expect(Buffer.from(second.gradient.buffer).equals(Buffer.from(first.gradient.buffer))).toBe(true)
+    expect(second.loss).toBe(first.loss)
+  })
+
+  it('keeps no tensor from step to step, and none after dispose', async () => {
+    const model = zoo[0]
+    const { parameters, batch, masks } = drawLeaf(model, 2, 8)
+    const before = tf.memory().numTensors
+    const compiled = await engines[backend].compile(model, 2)
+    const gradient = new Float32Array(parameters.length)
+    const counts = Array.from({ length: 4 }, () => {
+      compiled.load(parameters)
+      compiled.gradient(batch, masks, gradient)
+      compiled.predict(batch.images, 2, new Float32Array(20))
+      return tf.memory().numTensors
+    })
+    compiled.dispose()
+    expect(new Set(counts).size).toBe(1)
+    expect(tf.memory().numTensors).toBe(before)
+  })
+})
+
+describe('TensorFlow.js on libtensorflow', () => {
+  it('refuses a GPU that would not be used, naming what was found and what is wanted', async () => {
+    await expect(createTfjsEngine({ backend: 'tensorflow', gpu: true })).rejects.toMatchObject({
+      code: 'E_ENGINE_GPU',
+      message: expect.stringMatching(/Found .*; wanted CUDA 11\.2 with cuDNN 8\.1/) as string,
+    })
+    await expect(createTfjsEngine({ backend: 'wasm', gpu: true })).rejects.toMatchObject({ code: 'E_ENGINE_GPU' })
+  })
+})

@@ -1,0 +1,132 @@
+import { outputShapes, parameterLayout, volume, type ModelSpec, type ParameterView } from '@convoy/model'
+import * as tf from '@tensorflow/tfjs-core'
+import type { CompiledModel, DropoutMasks, Engine, GradientResult, LabelledImages, NumericsClass } from '../engine.ts'
+import { crossEntropy } from '../loss.ts'
+import { prepareBackend, type Backend } from './backend.ts'
+import { buildNetwork, type Network } from './network.ts'
+
+export interface TfjsOptions {
+  /** `cpu` is the oracle that other engines are tested against. */
+  readonly backend: Backend
+  /** Refuse to run unless on a GPU. */
+  readonly gpu: boolean
+}
+
+/** Makes an engine on TensorFlow.js. Throws E_ENGINE or E_ENGINE_GPU. */
+export async function createTfjsEngine({ backend, gpu }: TfjsOptions): Promise<TfjsEngine> {
+  const { version, instructionSet, text } = await prepareBackend(backend, gpu)
+  const numerics: NumericsClass = { engine: `tfjs-${backend}`, version, precision: 'float32', instructionSet, threads: 1 }
+  return new TfjsEngine(backend, numerics, `TensorFlow.js ${tf.version_core}, float32, ${text}`)
+}
+
+export class TfjsEngine implements Engine {
+  readonly numerics: NumericsClass
+  readonly description: string
+  readonly #backend: Backend
+  readonly #models = new Set<TfjsModel>()
+
+  constructor(backend: Backend, numerics: NumericsClass, description: string) {
+    this.#backend = backend
+    this.numerics = numerics
+    this.description = description
+  }
+
+  async compile(model: ModelSpec, _maxBatch: number): Promise<TfjsModel> {
+    const compiled = new TfjsModel(this.#backend, model)
+    this.#models.add(compiled)
+    return compiled
+  }
+
+  dispose(): void {
+    for (const model of this.#models) model.dispose()
+  }
+}
+
+export class TfjsModel implements CompiledModel {
+  readonly #backend: Backend
+  readonly #model: ModelSpec
+  readonly #views: readonly ParameterView[]
+  readonly #network: Network
+  readonly #dropouts: readonly { readonly shape: [number, number, number]; readonly scale: number }[]
+  readonly #imageVolume: number
+  #disposed = false
+
+  constructor(backend: Backend, model: ModelSpec) {
+    this.#backend = backend
+    this.#model = model
+    this.#views = parameterLayout(model).views
+    this.#imageVolume = volume(model.input)
+    const shapes = outputShapes(model)
+    this.#dropouts = model.layers.flatMap((layer, i) =>
+      layer.kind === 'dropout' ? [{ shape: [...shapes[i]] as [number, number, number], scale: 1 / (1 - layer.rate) }] : [],
+    )
+    this.#select()
+    this.#network = buildNetwork(model)
+  }
+
+  /** TensorFlow.js has one backend at a time; several engines may share a process. */
+  #select(): void {
+    if (tf.getBackend() !== this.#backend) void tf.setBackend(this.#backend)
+  }
+
+  load(parameters: Float32Array): void {
+    this.#select()
+    tf.tidy(() => {
+      this.#views.forEach(({ offset, size, shape }, i) => {
+        this.#network.weights[i].assign(tf.tensor(parameters.slice(offset, offset + size), [...shape]))
+      })
+    })
+  }
+
+  gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult {
+    this.#select()
+    const { head, classes } = this.#model
+    const { count, labels } = batch
+    const result: GradientResult = { loss: 0, correct: 0 }
+    tf.tidy(() => {
+      const inputs = [this.#images(batch.images, count), ...this.#masks(masks, count)]
+      const { grads } = tf.variableGrads(() => {
+        const logits = this.#network.training.apply(inputs, { training: true }) as tf.Tensor
+        // The loss of so few numbers is computed outside, in float64. What is differentiated is the sum of the logits,
+        // each times its gradient taken as a constant: that has the same gradient by the parameters.
+        const gradient = new Float32Array(count * classes)
+        crossEntropy(head, logits.dataSync() as Float32Array, labels, count, classes, gradient, result)
+        return tf.sum(tf.mul(logits, tf.tensor(gradient, [count, classes]))) as tf.Scalar
+      }, this.#network.weights as tf.Variable[])
+      this.#views.forEach(({ offset }, i) => {
+        into.set(grads[this.#network.weights[i].name].dataSync() as Float32Array, offset)
+      })
+    })
+    return result
+  }
+
+  predict(images: Float32Array, count: number, into: Float32Array): void {
+    this.#select()
+    tf.tidy(() => {
+      const logits = this.#network.predicting.apply(this.#images(images, count)) as tf.Tensor
+      into.set(logits.dataSync() as Float32Array)
+    })
+  }
+
+  dispose(): void {
+    if (this.#disposed) return
+    this.#disposed = true
+    this.#select()
+    for (const weight of this.#network.weights) weight.dispose()
+  }
+
+  #images(images: Float32Array, count: number): tf.Tensor {
+    // Copied: the wasm and cpu backends keep what they are given, and the caller reuses its array.
+    return tf.tensor(images.slice(0, count * this.#imageVolume), [count, ...this.#model.input])
+  }
+
+  #masks(masks: DropoutMasks, count: number): tf.Tensor[] {
+    return this.#dropouts.map(({ shape, scale }, i) => {
+      const size = count * volume(shape)
+      const scaled = new Float32Array(size)
+      const mask = masks[i]
+      for (let at = 0; at < size; at++) scaled[at] = mask[at] * scale
+      return tf.tensor(scaled, [count, ...shape])
+    })
+  }
+}
