@@ -26,7 +26,11 @@ export async function buildAll(outdir) {
   rmSync(outdir, { recursive: true, force: true })
   await build({
     absWorkingDir: root,
-    entryPoints: { convoy: 'apps/cli/src/main.ts', compute: 'apps/worker/src/compute.ts' },
+    entryPoints: {
+      convoy: 'apps/cli/src/main.ts',
+      compute: 'apps/worker/src/compute.ts',
+      'engine-process': 'apps/cli/src/engine-process.ts',
+    },
     outdir,
     outExtension: { '.js': '.mjs' },
     bundle: true,

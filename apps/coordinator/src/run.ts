@@ -6,7 +6,7 @@ import { mkdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { CheckpointStore, exists, writeDurably } from './checkpoints.ts'
 import { Cluster } from './cluster.ts'
-import { trainingSchema, type CoordinatorConfig, type TrainingConfig } from './config.ts'
+import { dataSchema, trainingSchema, type CoordinatorConfig, type TrainingConfig } from './config.ts'
 import type { Report, RunEvent } from './events.ts'
 import { numericsText, type NumericsClass } from './numerics.ts'
 import { CoordinatorServer, type Hall } from './server.ts'
@@ -248,7 +248,9 @@ async function makeDirectory(directory: string): Promise<void> {
 /** Keeps the settings beside the run, for people and for `convoy evaluate --run`. */
 async function keepConfig(directory: string, config: CoordinatorConfig): Promise<void> {
   const file = path.join(directory, 'config.json')
-  const { token: _token, ...shown } = config
+  const keys = [...Object.keys(trainingSchema.shape), ...Object.keys(dataSchema.shape)]
+  // Where it listened and with which token is not the run's.
+  const shown = Object.fromEntries(Object.entries(config).filter(([key]) => keys.includes(key)))
   if (!(await exists(file))) await writeDurably(file, Buffer.from(`${JSON.stringify(shown, null, 2)}\n`))
 }
 

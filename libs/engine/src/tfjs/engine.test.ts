@@ -59,7 +59,8 @@ describe.each(['cpu', 'wasm'] as const)('TensorFlow.js on %s', (backend) => {
     const expected = referenceGradient(model, leaf.parameters, leaf.batch, leaf.masks)
     const { gradient, loss, correct } = await gradientOf(backend, model, leaf)
     for (const { offset, size } of parameterLayout(model).views) {
-      const part = (all: ArrayLike<number>) => Array.prototype.slice.call(all, offset, offset + size) as number[]
+      const part = (all: ArrayLike<number>) =>
+        Array.prototype.slice.call(all, offset, offset + size) as number[]
       expect(differences(part(gradient), part(expected.gradient)).relative).toBeLessThan(1e-4)
     }
     expect(differences(gradient, expected.gradient).relative).toBeLessThan(1e-5)
@@ -113,6 +114,8 @@ describe('TensorFlow.js on libtensorflow', () => {
       code: 'E_ENGINE_GPU',
       message: expect.stringMatching(/Found .*; wanted CUDA 11\.2 with cuDNN 8\.1/) as string,
     })
-    await expect(createTfjsEngine({ backend: 'wasm', gpu: true })).rejects.toMatchObject({ code: 'E_ENGINE_GPU' })
+    await expect(createTfjsEngine({ backend: 'wasm', gpu: true })).rejects.toMatchObject({
+      code: 'E_ENGINE_GPU',
+    })
   })
 })

@@ -1,6 +1,13 @@
 import { outputShapes, parameterLayout, volume, type ModelSpec, type ParameterView } from '@convoy/model'
 import * as tf from '@tensorflow/tfjs-core'
-import type { CompiledModel, DropoutMasks, Engine, GradientResult, LabelledImages, NumericsClass } from '../engine.ts'
+import type {
+  CompiledModel,
+  DropoutMasks,
+  Engine,
+  GradientResult,
+  LabelledImages,
+  NumericsClass,
+} from '../engine.ts'
 import { crossEntropy } from '../loss.ts'
 import { prepareBackend, type Backend } from './backend.ts'
 import { buildNetwork, type Network } from './network.ts'
@@ -14,8 +21,14 @@ export interface TfjsOptions {
 
 /** Makes an engine on TensorFlow.js. Throws E_ENGINE or E_ENGINE_GPU. */
 export async function createTfjsEngine({ backend, gpu }: TfjsOptions): Promise<TfjsEngine> {
-  const { version, instructionSet, text } = await prepareBackend(backend, gpu)
-  const numerics: NumericsClass = { engine: `tfjs-${backend}`, version, precision: 'float32', instructionSet, threads: 1 }
+  const { version, instructionSet, threads, text } = await prepareBackend(backend, gpu)
+  const numerics: NumericsClass = {
+    engine: `tfjs-${backend}`,
+    version,
+    precision: 'float32',
+    instructionSet,
+    threads,
+  }
   return new TfjsEngine(backend, numerics, `TensorFlow.js ${tf.version_core}, float32, ${text}`)
 }
 
@@ -31,8 +44,8 @@ export class TfjsEngine implements Engine {
     this.description = description
   }
 
-  async compile(model: ModelSpec, _maxBatch: number): Promise<TfjsModel> {
-    const compiled = new TfjsModel(this.#backend, model)
+  async compile(model: ModelSpec, maxBatch: number): Promise<TfjsModel> {
+    const compiled = new TfjsModel(this.#backend, model, maxBatch)
     this.#models.add(compiled)
     return compiled
   }
@@ -47,19 +60,31 @@ export class TfjsModel implements CompiledModel {
   readonly #model: ModelSpec
   readonly #views: readonly ParameterView[]
   readonly #network: Network
-  readonly #dropouts: readonly { readonly shape: [number, number, number]; readonly scale: number }[]
-  readonly #imageVolume: number
+  /** The parameters, in an array of this model's own: on `cpu` the weights are views of it. */
+  readonly #parameters: Float32Array
+  /** Receives the gradient of the loss by the logits. */
+  readonly #logitGradient: Float32Array
+  readonly #dropouts: readonly {
+    readonly shape: [number, number, number]
+    readonly scale: number
+    /** The leaf's mask, times the scale. */
+    readonly scaled: Float32Array
+  }[]
   #disposed = false
 
-  constructor(backend: Backend, model: ModelSpec) {
+  constructor(backend: Backend, model: ModelSpec, maxBatch: number) {
     this.#backend = backend
     this.#model = model
-    this.#views = parameterLayout(model).views
-    this.#imageVolume = volume(model.input)
+    const layout = parameterLayout(model)
+    this.#views = layout.views
+    this.#parameters = new Float32Array(layout.size)
+    this.#logitGradient = new Float32Array(maxBatch * model.classes)
     const shapes = outputShapes(model)
-    this.#dropouts = model.layers.flatMap((layer, i) =>
-      layer.kind === 'dropout' ? [{ shape: [...shapes[i]] as [number, number, number], scale: 1 / (1 - layer.rate) }] : [],
-    )
+    this.#dropouts = model.layers.flatMap((layer, i) => {
+      if (layer.kind !== 'dropout') return []
+      const scaled = new Float32Array(maxBatch * volume(shapes[i]))
+      return [{ shape: [...shapes[i]] as [number, number, number], scale: 1 / (1 - layer.rate), scaled }]
+    })
     this.#select()
     this.#network = buildNetwork(model)
   }
@@ -71,9 +96,11 @@ export class TfjsModel implements CompiledModel {
 
   load(parameters: Float32Array): void {
     this.#select()
+    this.#parameters.set(parameters)
     tf.tidy(() => {
       this.#views.forEach(({ offset, size, shape }, i) => {
-        this.#network.weights[i].assign(tf.tensor(parameters.slice(offset, offset + size), [...shape]))
+        const values = this.#parameters.subarray(offset, offset + size)
+        this.#network.weights[i].assign(tf.tensor(values, [...shape]))
       })
     })
   }
@@ -89,7 +116,7 @@ export class TfjsModel implements CompiledModel {
         const logits = this.#network.training.apply(inputs, { training: true }) as tf.Tensor
         // The loss of so few numbers is computed outside, in float64. What is differentiated is the sum of the logits,
         // each times its gradient taken as a constant: that has the same gradient by the parameters.
-        const gradient = new Float32Array(count * classes)
+        const gradient = this.#logitGradient.subarray(0, count * classes)
         crossEntropy(head, logits.dataSync() as Float32Array, labels, count, classes, gradient, result)
         return tf.sum(tf.mul(logits, tf.tensor(gradient, [count, classes]))) as tf.Scalar
       }, this.#network.weights as tf.Variable[])
@@ -115,18 +142,18 @@ export class TfjsModel implements CompiledModel {
     for (const weight of this.#network.weights) weight.dispose()
   }
 
+  // No copies: what is given to these two is read before the call ends, and the tensors do not outlive it.
+
   #images(images: Float32Array, count: number): tf.Tensor {
-    // Copied: the wasm and cpu backends keep what they are given, and the caller reuses its array.
-    return tf.tensor(images.slice(0, count * this.#imageVolume), [count, ...this.#model.input])
+    return tf.tensor(images.subarray(0, count * volume(this.#model.input)), [count, ...this.#model.input])
   }
 
   #masks(masks: DropoutMasks, count: number): tf.Tensor[] {
-    return this.#dropouts.map(({ shape, scale }, i) => {
-      const size = count * volume(shape)
-      const scaled = new Float32Array(size)
+    return this.#dropouts.map(({ shape, scale, scaled }, i) => {
+      const values = scaled.subarray(0, count * volume(shape))
       const mask = masks[i]
-      for (let at = 0; at < size; at++) scaled[at] = mask[at] * scale
-      return tf.tensor(scaled, [count, ...shape])
+      for (let at = 0; at < values.length; at++) values[at] = mask[at] * scale
+      return tf.tensor(values, [count, ...shape])
     })
   }
 }

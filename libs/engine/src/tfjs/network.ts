@@ -133,6 +133,10 @@ function makeLayer(
     case 'sumPool':
       return new Pool(layer, input, output)
     case 'globalAveragePool':
-      return layers.layers.averagePooling2d({ poolSize: [input[0], input[1]], strides: [1, 1], padding: 'valid' })
+      return layers.layers.averagePooling2d({
+        poolSize: [input[0], input[1]],
+        strides: [1, 1],
+        padding: 'valid',
+      })
   }
 }

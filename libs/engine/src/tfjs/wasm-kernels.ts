@@ -1,191 +1,246 @@
 import * as tf from '@tensorflow/tfjs-core'
+import type { BackendWasm } from '@tensorflow/tfjs-backend-wasm'
 
 /**
- * The gradients of a convolution on the wasm backend, written as its own fast forward convolutions. The backend has no
+ * The gradients of a convolution on the wasm backend, done by its fast forward convolution (XNNPACK). The backend has no
  * kernel for weight gradients, and its kernel for input gradients does a tenth of the forward one's speed.
+ *
+ * Both lay their operands out anew, straight in wasm memory, which takes a few per cent of the time: the backend's
+ * kernels for transposing, reversing, padding and slicing took a third.
  */
+
+/**
+ * Places of dy (images × rows × columns) that one convolution of a weight gradient sums over, at most, unless one image
+ * has more: as many as leave its operand in the second-level cache. Fixed, since it decides the order of additions.
+ */
+const PLACES = 4096
 
 interface Geometry {
   readonly strides: number | [number, number]
   readonly pad: 'same' | 'valid' | number
+  readonly dataFormat?: 'NHWC' | 'NCHW'
+}
+type Shape4 = [number, number, number, number]
+interface KernelArguments {
+  readonly inputs: Record<string, tf.TensorInfo>
+  readonly attrs: unknown
+  readonly backend: unknown
 }
 
-/** Registers both gradients; does nothing the second time. */
+/** Registers the gradients in place of the backend's; does nothing the second time. */
 export function registerWasmKernels(): void {
   if (tf.getKernel('Conv2DBackpropFilter', 'wasm')) return
-  tf.registerKernel({
-    kernelName: 'Conv2DBackpropFilter',
-    backendName: 'wasm',
-    kernelFunc: ({ inputs, attrs }) => {
-      const { x, dy } = inputs as { x: tf.TensorInfo; dy: tf.TensorInfo }
-      const { filterShape, ...geometry } = attrs as unknown as Geometry & { filterShape: Shape4 }
-      return weightGradient(wrap(x), wrap(dy), filterShape, geometry)
-    },
-  })
-  tf.unregisterKernel('Conv2DBackpropInput', 'wasm')
-  tf.registerKernel({
-    kernelName: 'Conv2DBackpropInput',
-    backendName: 'wasm',
-    kernelFunc: ({ inputs, attrs }) => {
-      const { dy, filter } = inputs as { dy: tf.TensorInfo; filter: tf.TensorInfo }
-      const { inputShape, ...geometry } = attrs as unknown as Geometry & { inputShape: Shape4 }
-      return inputGradient(wrap(dy), wrap(filter), inputShape, geometry)
-    },
-  })
-}
-
-type Shape4 = [number, number, number, number]
-
-/** Kernels are handed tensors, though their type promises less. */
-const wrap = (info: tf.TensorInfo) => info as tf.Tensor4D
-
-/** Zeros before and after, and the output size, along both dimensions. */
-function slides(input: Shape4, kernel: readonly number[], { strides, pad }: Geometry) {
-  const info = tf.backend_util.computeConv2DInfo(input, [kernel[0], kernel[1], input[3], 1], strides, 1, pad)
-  const { top, bottom, left, right } = info.padInfo
-  return {
-    pads: [
-      [top, bottom],
-      [left, right],
-    ],
-    strides: [info.strideHeight, info.strideWidth] as [number, number],
+  const register = (kernelName: string, kernelFunc: (kernel: KernelArguments) => tf.TensorInfo) => {
+    if (tf.getKernel(kernelName, 'wasm')) tf.unregisterKernel(kernelName, 'wasm')
+    tf.registerKernel({ kernelName, backendName: 'wasm', kernelFunc: kernelFunc as unknown as tf.KernelFunc })
   }
+  register('Conv2DBackpropFilter', ({ inputs, attrs, backend }) => {
+    const { filterShape, ...geometry } = attrs as Geometry & { filterShape: Shape4 }
+    return weightGradient(backend as BackendWasm, inputs['x'], inputs['dy'], filterShape, geometry)
+  })
+  register('Conv2DBackpropInput', ({ inputs, attrs, backend }) => {
+    const { inputShape, ...geometry } = attrs as Geometry & { inputShape: Shape4 }
+    return inputGradient(backend as BackendWasm, inputs['dy'], inputs['filter'], inputShape, geometry)
+  })
+  // The backend's own copies the values.
+  register('Identity', ({ inputs: { x }, backend }) => {
+    ;(backend as BackendWasm).incRef(x.dataId)
+    return { dataId: x.dataId, shape: x.shape, dtype: x.dtype }
+  })
+}
+
+/** The backend's own convolution. */
+function convolve(
+  backend: BackendWasm,
+  x: tf.TensorInfo,
+  filter: tf.TensorInfo,
+  pad: 'valid' | [[0, 0], [number, number], [number, number], [0, 0]],
+  dilations: [number, number] = [1, 1],
+): tf.TensorInfo {
+  return tf.getKernel('Conv2D', 'wasm').kernelFunc({
+    inputs: { x, filter },
+    backend,
+    attrs: { strides: [1, 1], pad, dilations, dataFormat: 'NHWC' } as unknown as tf.NamedAttrMap,
+  }) as tf.TensorInfo
+}
+
+/** A view of a tensor's values; only good until the next allocation, which may move wasm's memory. */
+const view = (backend: BackendWasm, info: tf.TensorInfo) => backend.typedArrayFromHeap(info) as Float32Array
+
+function geometryOf(input: Shape4, kernel: Shape4, { strides, pad, dataFormat }: Geometry) {
+  if (dataFormat === 'NCHW') throw new Error('gradients of convolutions are there for NHWC only')
+  return tf.backend_util.computeConv2DInfo(input, kernel, strides, 1, pad)
 }
 
 /**
- * dW[a, b, i, o] = Σ over images and places of x[n, s·y + a, s·x + b, i] · dy[n, y, x, o].
+ * dW[a, b, i, o] = Σ over images n and places y, x of X[n, s·y + a, s·x + b, i] · dY[n, y, x, o], X being padded.
  *
- * With channels and images changing places that is a convolution: of x [i, h, w, n] with the kernel dy [y, x, n, o],
- * dilated by the stride.
+ * That is a convolution with dY as its kernel: its rows are y, dilated by s; its channels are all (n, x) at once; and
+ * what it slides over has X's rows as its rows, all (b, i) as its columns, and as its channels (n, x), so that
+ * its output [a, (b, i), o] is dW as it is kept.
  */
-function weightGradient(x: tf.Tensor4D, dy: tf.Tensor4D, shape: Shape4, geometry: Geometry): tf.Tensor4D {
-  return tf.tidy(() => {
-    const [height, width, channels, filters] = shape
-    const { pads, strides } = slides(x.shape, shape, geometry)
-    const moved = tf.transpose(tf.pad(x, [[0, 0], ...(pads as [number, number][]), [0, 0]]), [3, 1, 2, 0])
-    const kernel = tf.transpose(dy, [1, 2, 0, 3])
-    const sums = tf.conv2d(moved, kernel, 1, 'valid', 'NHWC', strides)
-    // A last row or column that no window reached adds places to the result that belong to no weight.
-    return tf.transpose(tf.slice(sums, [0, 0, 0, 0], [channels, height, width, filters]), [1, 2, 0, 3])
-  })
+function weightGradient(
+  backend: BackendWasm,
+  x: tf.TensorInfo,
+  dy: tf.TensorInfo,
+  shape: Shape4,
+  geometry: Geometry,
+): tf.TensorInfo {
+  const info = geometryOf(x.shape as Shape4, shape, geometry)
+  const {
+    batchSize: count,
+    outHeight,
+    outWidth,
+    inHeight,
+    inWidth,
+    strideHeight,
+    strideWidth,
+    padInfo,
+  } = info
+  const [height, width, channels, filters] = shape
+  const each = Math.max(1, Math.min(count, Math.floor(PLACES / (outHeight * outWidth))))
+  const rows = (outHeight - 1) * strideHeight + height
+  const out = backend.makeOutput(shape, 'float32')
+
+  for (let first = 0; first < count; first += each) {
+    const images = Math.min(each, count - first)
+    const places = images * outWidth
+    const patches = backend.makeOutput([1, rows, width * channels, places], 'float32')
+    const kernel = backend.makeOutput([outHeight, 1, places, filters], 'float32')
+
+    const from = view(backend, x)
+    const to = view(backend, patches)
+    for (let row = 0, at = 0; row < rows; row++) {
+      const y = row - padInfo.top
+      if (y < 0 || y >= inHeight) {
+        to.fill(0, at, at + width * channels * places)
+        at += width * channels * places
+        continue
+      }
+      for (let b = 0; b < width; b++) {
+        // The columns of dY whose pixel lies inside the image.
+        const left = b - padInfo.left
+        const low = Math.min(outWidth, Math.max(0, Math.ceil(-left / strideWidth)))
+        const high = Math.max(low, Math.min(outWidth, Math.ceil((inWidth - left) / strideWidth)))
+        const step = strideWidth * channels
+        for (let i = 0; i < channels; i++) {
+          for (let n = 0; n < images; n++) {
+            let source = (((first + n) * inHeight + y) * inWidth + left + low * strideWidth) * channels + i
+            for (let place = 0; place < low; place++) to[at++] = 0
+            for (let place = low; place < high; place++, source += step) to[at++] = from[source]
+            for (let place = high; place < outWidth; place++) to[at++] = 0
+          }
+        }
+      }
+    }
+    const gradients = view(backend, dy)
+    const rearranged = view(backend, kernel)
+    const line = outWidth * filters
+    for (let n = 0; n < images; n++) {
+      for (let y = 0; y < outHeight; y++) {
+        const source = ((first + n) * outHeight + y) * line
+        rearranged.set(gradients.subarray(source, source + line), (y * images + n) * line)
+      }
+    }
+
+    const sums = convolve(backend, patches, kernel, 'valid', [strideHeight, 1])
+    const total = view(backend, out)
+    const part = view(backend, sums)
+    if (first === 0) total.set(part)
+    else for (let i = 0; i < total.length; i++) total[i] += part[i]
+    for (const { dataId } of [patches, kernel, sums]) backend.disposeData(dataId)
+  }
+  return out
+}
+
+/** Which taps of a kernel reach the pixels p ≡ rest (mod stride) along one dimension, and from where. */
+function reach(rest: number, stride: number, taps: number, before: number, input: number, output: number) {
+  // Pixel p = stride·q + rest is reached by the taps t with (rest + before - t) divisible by stride, from output
+  // q + (rest + before - t) / stride. Ordered by that offset, they are a kernel that slides over dY by single steps.
+  const reaching: number[] = []
+  for (let t = taps - 1; t >= 0; t--) if ((rest + before - t) % stride === 0) reaching.push(t)
+  const pixels = Math.ceil((input - rest) / stride)
+  if (reaching.length === 0 || pixels <= 0) return undefined
+  const offset = (rest + before - reaching[0]) / stride
+  const ahead = Math.max(0, -offset)
+  // Places of the result that belong to no pixel: the kernel starts further in than at the first output.
+  const skipped = Math.max(0, offset)
+  const behind = Math.max(0, skipped + pixels + reaching.length - 1 - ahead - output)
+  return { taps: reaching, pixels, skipped, padding: [ahead, behind] as [number, number] }
 }
 
 /**
- * The gradient by the input. For stride 1 it is a convolution of dy with the flipped kernel, its channels exchanged.
- * For a larger stride s it is s·s such convolutions, one for each place of a pixel within the s×s blocks of the input,
- * each with the part of the kernel that reaches that place; they are done as one, with s·s times the filters, whose
- * results are then laid out in blocks (depthToSpace).
+ * The gradient by the input: for stride 1 a convolution of dY with the flipped kernel, its input and output channels
+ * exchanged. For a larger stride, one such convolution for each place of a pixel within a block of strides, with the
+ * part of the kernel that reaches that place; no work is done on zeros.
  */
-function inputGradient(dy: tf.Tensor4D, filter: tf.Tensor4D, inputShape: Shape4, geometry: Geometry): tf.Tensor4D {
-  return tf.tidy(() => {
-    const [, height, width, channels] = inputShape
-    const [rows, columns, , filters] = filter.shape
-    const { pads, strides } = slides(inputShape, filter.shape, geometry)
-    const flipped = tf.transpose(tf.reverse(filter, [0, 1]), [0, 1, 3, 2])
-    if (strides[0] === 1 && strides[1] === 1) {
-      const around = [
-        [rows - 1 - pads[0][0], rows - 1 - pads[0][1]],
-        [columns - 1 - pads[1][0], columns - 1 - pads[1][1]],
-      ] as [number, number][]
-      const padded = tf.pad(dy, [[0, 0], ...around.map(([a, b]) => [Math.max(a, 0), Math.max(b, 0)] as [number, number]), [0, 0]])
-      // A kernel smaller than its padding sees rows that no pixel had a part in.
-      const cut = tf.slice(
-        padded,
-        [0, Math.max(0, -around[0][0]), Math.max(0, -around[1][0]), 0],
-        [dy.shape[0], height + rows - 1, width + columns - 1, filters],
-      )
-      return tf.conv2d(cut, flipped, 1, 'valid')
-    }
-    if (strides[0] !== strides[1]) return inputGradientByStuffing(dy, flipped, inputShape, pads, strides)
-
-    const s = strides[0]
-    // Along one dimension: input pixel p = s·q + r is reached by taps t with (p + before - t) divisible by s, from
-    // output (p + before - t) / s = q + (r + before - t) / s.
-    const reach = (taps: number, before: number) => {
-      let least = Infinity
-      let most = -Infinity
-      for (let r = 0; r < s; r++) {
-        for (let t = 0; t < taps; t++) {
-          const offset = (r + before - t) / s
-          if (!Number.isInteger(offset)) continue
-          least = Math.min(least, offset)
-          most = Math.max(most, offset)
-        }
-      }
-      return [least, most]
-    }
-    const [top, bottom] = reach(rows, pads[0][0])
-    const [left, right] = reach(columns, pads[1][0])
-    const kernels: tf.Tensor4D[] = []
-    const zero = tf.zeros([1, 1, filters, channels]) as tf.Tensor4D
-    const tap = (r: number, offset: number, before: number, taps: number) => {
-      const t = r + before - s * offset
-      return t >= 0 && t < taps ? t : undefined
-    }
-    const swapped = tf.transpose(filter, [0, 1, 3, 2])
-    for (let r = 0; r < s; r++) {
-      for (let c = 0; c < s; c++) {
-        const lines: tf.Tensor4D[] = []
-        for (let dyRow = top; dyRow <= bottom; dyRow++) {
-          const cells: tf.Tensor4D[] = []
-          for (let dyColumn = left; dyColumn <= right; dyColumn++) {
-            const a = tap(r, dyRow, pads[0][0], rows)
-            const b = tap(c, dyColumn, pads[1][0], columns)
-            cells.push(
-              a === undefined || b === undefined
-                ? zero
-                : tf.slice(swapped, [a, b, 0, 0], [1, 1, filters, channels]),
-            )
-          }
-          lines.push(tf.concat(cells, 1))
-        }
-        kernels.push(tf.concat(lines, 0))
-      }
-    }
-    // Blocks of s×s pixels that cover the input; dy is laid out so that block q sees dy from q + top to q + bottom.
-    const blockRows = Math.ceil(height / s)
-    const blockColumns = Math.ceil(width / s)
-    const seen = window(dy, top, blockRows + bottom - top, left, blockColumns + right - left)
-    const blocks = tf.depthToSpace(tf.conv2d(seen, tf.concat(kernels, 3), 1, 'valid'), s)
-    return tf.slice(blocks, [0, 0, 0, 0], inputShape)
-  })
-}
-
-/** Rows [top, top + rows) and columns [left, left + columns) of images, zeros where there are none. */
-function window(images: tf.Tensor4D, top: number, rows: number, left: number, columns: number): tf.Tensor4D {
-  const [count, height, width, channels] = images.shape
-  const padded = tf.pad(images, [
-    [0, 0],
-    [Math.max(0, -top), Math.max(0, top + rows - height)],
-    [Math.max(0, -left), Math.max(0, left + columns - width)],
-    [0, 0],
-  ])
-  return tf.slice(padded, [0, Math.max(0, top), Math.max(0, left), 0], [count, rows, columns, channels])
-}
-
-/** The general form for strides that differ: dy with zeros between its places, then a convolution of stride 1. */
-function inputGradientByStuffing(
-  dy: tf.Tensor4D,
-  flipped: tf.Tensor4D,
+function inputGradient(
+  backend: BackendWasm,
+  dy: tf.TensorInfo,
+  filter: tf.TensorInfo,
   inputShape: Shape4,
-  pads: readonly (readonly number[])[],
-  strides: readonly [number, number],
-): tf.Tensor4D {
-  const [count, height, width] = inputShape
-  const [rows, columns] = flipped.shape
-  const [, outRows, outColumns, filters] = dy.shape
-  const spread = tf.reshape(
-    tf.pad(tf.reshape(dy, [count, outRows, 1, outColumns, 1, filters]), [
-      [0, 0],
-      [0, 0],
-      [0, strides[0] - 1],
-      [0, 0],
-      [0, strides[1] - 1],
-      [0, 0],
-    ]),
-    [count, outRows * strides[0], outColumns * strides[1], filters],
-  ) as tf.Tensor4D
-  const top = pads[0][0] - (rows - 1)
-  const left = pads[1][0] - (columns - 1)
-  return tf.conv2d(window(spread, top, height + rows - 1, left, width + columns - 1), flipped, 1, 'valid')
+  geometry: Geometry,
+): tf.TensorInfo {
+  const info = geometryOf(inputShape, filter.shape as Shape4, geometry)
+  const {
+    batchSize: count,
+    inHeight,
+    inWidth,
+    outHeight,
+    outWidth,
+    strideHeight,
+    strideWidth,
+    padInfo,
+  } = info
+  const [height, width, channels, filters] = filter.shape as Shape4
+  const single = strideHeight === 1 && strideWidth === 1
+  let out: tf.TensorInfo | undefined
+  if (!single) {
+    out = backend.makeOutput(inputShape, 'float32')
+    view(backend, out).fill(0)
+  }
+
+  for (let r = 0; r < strideHeight; r++) {
+    const vertical = reach(r, strideHeight, height, padInfo.top, inHeight, outHeight)
+    if (!vertical) continue
+    for (let c = 0; c < strideWidth; c++) {
+      const horizontal = reach(c, strideWidth, width, padInfo.left, inWidth, outWidth)
+      if (!horizontal) continue
+      const kernel = backend.makeOutput(
+        [vertical.taps.length, horizontal.taps.length, filters, channels],
+        'float32',
+      )
+      const weights = view(backend, filter)
+      const chosen = view(backend, kernel)
+      let at = 0
+      for (const a of vertical.taps) {
+        for (const b of horizontal.taps) {
+          const tap = (a * width + b) * channels * filters
+          for (let o = 0; o < filters; o++) {
+            for (let i = 0, source = tap + o; i < channels; i++, source += filters)
+              chosen[at++] = weights[source]
+          }
+        }
+      }
+      const part = convolve(backend, dy, kernel, [[0, 0], vertical.padding, horizontal.padding, [0, 0]])
+      backend.disposeData(kernel.dataId)
+      // One convolution gave all pixels, and no more than there are: that is the result.
+      if (single) return part
+
+      const [, partRows, partColumns] = part.shape
+      const to = view(backend, out!)
+      const from = view(backend, part)
+      for (let n = 0; n < count; n++) {
+        for (let q = 0; q < vertical.pixels; q++) {
+          const row = (n * inHeight + q * strideHeight + r) * inWidth
+          let source = ((n * partRows + q + vertical.skipped) * partColumns + horizontal.skipped) * channels
+          for (let p = 0; p < horizontal.pixels; p++, source += channels) {
+            to.set(from.subarray(source, source + channels), (row + p * strideWidth + c) * channels)
+          }
+        }
+      }
+      backend.disposeData(part.dataId)
+    }
+  }
+  return out!
 }

@@ -1,0 +1,69 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { z } from 'zod'
+import { checkConfigFile, collect, flagOf, settle, variableOf } from './options.ts'
+
+const schema = z.object({
+  batchSize: z.union([z.int().min(1), z.literal('full')]).default(128),
+  rate: z.number().positive().default(0.1),
+  flip: z.boolean().default(true),
+  steps: z.array(z.number()).default([1]),
+  name: z.string().optional(),
+})
+
+function withFile<T>(content: string, use: (file: string) => T): T {
+  const folder = mkdtempSync(path.join(tmpdir(), 'convoy-options-'))
+  const file = path.join(folder, 'config.json')
+  writeFileSync(file, content)
+  try {
+    return use(file)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+describe('options', () => {
+  it('has one name in three forms', () => {
+    expect(flagOf('batchSize')).toBe('batch-size')
+    expect(variableOf('batchSize')).toBe('CONVOY_BATCH_SIZE')
+  })
+
+  it('lets a flag win over the environment, and that over the file', () => {
+    const values = withFile('{"rate": 1, "name": "file", "flip": false}', (file) =>
+      collect(schema, { flags: { rate: '3' }, environment: { CONVOY_RATE: '2', CONVOY_NAME: 'env' }, file }),
+    )
+    expect(settle(schema, values)).toEqual({ batchSize: 128, rate: 3, flip: false, steps: [1], name: 'env' })
+  })
+
+  it('reads each type from text', () => {
+    const environment = { CONVOY_BATCH_SIZE: 'full', CONVOY_FLIP: 'no', CONVOY_STEPS: '1,2.5' }
+    expect(settle(schema, collect(schema, { flags: {}, environment }))).toMatchObject({
+      batchSize: 'full',
+      flip: false,
+      steps: [1, 2.5],
+    })
+  })
+
+  it.each([
+    [{ rate: 'fast' }, /--rate fast/],
+    [{ rate: '' }, /--rate/],
+    [{ batchSize: '0' }, /--batch-size 0/],
+    [{ flip: 'maybe' }, /--flip maybe/],
+  ])('refuses %j, naming the flag', (flags, message) => {
+    expect(() => settle(schema, collect(schema, { flags, environment: {} }))).toThrowError(message)
+  })
+
+  it('refuses a config file that is no JSON object, or sets what is no option', () => {
+    withFile('[1]', (file) =>
+      expect(() => checkConfigFile(file, new Set())).toThrowError(/not a JSON object/),
+    )
+    withFile('{', (file) => expect(() => checkConfigFile(file, new Set())).toThrowError(/cannot read/))
+    withFile('{"batchsize": 1}', (file) =>
+      expect(() => checkConfigFile(file, new Set(['batchSize']))).toThrowError(
+        /sets batchsize, which is no option/,
+      ),
+    )
+  })
+})

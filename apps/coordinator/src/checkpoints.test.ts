@@ -1,0 +1,91 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { CheckpointStore, decodeCheckpoint, encodeCheckpoint, type Checkpoint } from './checkpoints.ts'
+
+const checkpoint = (step: number): Checkpoint => ({
+  identity: '{}',
+  step,
+  epoch: 1,
+  size: 3,
+  epochLoss: 1.5,
+  epochCorrect: 2,
+  epochSamples: 4,
+  seconds: 9,
+  numerics: 'x',
+  mixed: false,
+  parameters: Float32Array.of(1, -0, 3e-42),
+  velocity: Float32Array.of(0.1, Infinity, 2),
+})
+
+let folder: string
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'convoy-checkpoints-'))
+})
+afterEach(() => rm(folder, { recursive: true }))
+
+const ignore = () => {}
+
+describe('a checkpoint', () => {
+  it('comes back with every bit', () => {
+    const back = decodeCheckpoint(encodeCheckpoint(checkpoint(7)), 'f')
+    expect(back).toEqual(checkpoint(7))
+    expect(Object.is(back.parameters[1], -0)).toBe(true)
+  })
+
+  it('is refused with E_CHECKPOINT when cut anywhere or changed by one bit', () => {
+    const bytes = encodeCheckpoint(checkpoint(7))
+    for (let length = 0; length < bytes.length; length += 7) {
+      expect(() => decodeCheckpoint(bytes.subarray(0, length), 'f')).toThrowError(
+        expect.objectContaining({ code: 'E_CHECKPOINT' }),
+      )
+    }
+    for (let at = 0; at < bytes.length; at += 5) {
+      const changed = bytes.slice()
+      changed[at] ^= 1 << (at % 8)
+      expect(() => decodeCheckpoint(changed, 'f')).toThrowError(
+        expect.objectContaining({ code: 'E_CHECKPOINT' }),
+      )
+    }
+  })
+})
+
+describe('CheckpointStore', () => {
+  it('keeps the newest few and gives the newest', async () => {
+    const store = new CheckpointStore(folder, 2)
+    for (const step of [1, 20, 3]) await store.write(checkpoint(step))
+    expect((await readdir(folder)).sort()).toEqual(['step-20.convoy', 'step-3.convoy'])
+    expect((await store.newest(ignore))?.checkpoint.step).toBe(20)
+  })
+
+  it('passes over torn ones and says so', async () => {
+    const store = new CheckpointStore(folder, 5)
+    for (const step of [1, 2]) await store.write(checkpoint(step))
+    const file = path.join(folder, 'step-2.convoy')
+    await writeFile(file, (await readFile(file)).subarray(0, 40))
+    const passed: string[] = []
+    expect((await store.newest((name) => passed.push(name)))?.checkpoint.step).toBe(1)
+    expect(passed).toEqual([file])
+  })
+
+  it('leaves nothing behind where it cannot write, and the old ones stay', async () => {
+    const store = new CheckpointStore(folder, 5)
+    await store.write(checkpoint(1))
+    // A folder stands where the file should go: the rename fails, as root too.
+    const { mkdir } = await import('node:fs/promises')
+    await mkdir(path.join(folder, 'step-2.convoy', 'x'), { recursive: true })
+    await expect(store.write(checkpoint(2))).rejects.toThrow()
+    expect((await readdir(folder)).sort()).toEqual(['step-1.convoy', 'step-2.convoy'])
+    expect((await store.newest(ignore))?.checkpoint.step).toBe(1)
+  })
+
+  it('writes one after another when asked at once', async () => {
+    const store = new CheckpointStore(folder, 9)
+    const writes = [1, 2, 3].map((step) => store.write(checkpoint(step)))
+    expect(store.busy).toBe(true)
+    await Promise.all(writes)
+    expect(store.busy).toBe(false)
+    expect(await readdir(folder)).toHaveLength(3)
+  })
+})

@@ -1,0 +1,34 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { cutLeaves } from './plan.ts'
+
+describe('cutLeaves', () => {
+  it('cuts by speed', () => {
+    expect(cutLeaves(8, [1, 1])).toEqual([4, 4])
+    expect(cutLeaves(8, [3, 1])).toEqual([6, 2])
+    expect(cutLeaves(8, [1, 1, 0.01])).toEqual([4, 4, 0])
+    expect(cutLeaves(1, [1, 2])).toEqual([0, 1])
+  })
+
+  it('hands out every leaf, and no other cut would end earlier', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 8 }),
+        fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 3 }),
+        (leaves, rates) => {
+          const shares = cutLeaves(leaves, rates)
+          const ends = (cut: readonly number[]) => Math.max(...cut.map((n, i) => n / rates[i]))
+          expect(shares.reduce((a, b) => a + b, 0)).toBe(leaves)
+          const all = (left: number, workers: number): number[][] =>
+            workers === 1
+              ? [[left]]
+              : Array.from({ length: left + 1 }, (_, n) =>
+                  all(left - n, workers - 1).map((rest) => [n, ...rest]),
+                ).flat()
+          const best = Math.min(...all(leaves, rates.length).map(ends))
+          expect(ends(shares)).toBeCloseTo(best, 9)
+        },
+      ),
+    )
+  })
+})

@@ -1,0 +1,143 @@
+import { describe, expect, it } from 'vitest'
+import { NesterovSgd, norm, type SgdOptions } from './nesterov.ts'
+import { learningRate, type Schedule } from './schedule.ts'
+
+const plain: SgdOptions = { momentum: 0.9, nesterov: true, weightDecay: 0, decayed: [], clipNorm: 0 }
+
+/** Ten updates of one parameter that starts at 1, on the loss w²/2, whose gradient is w. */
+function tenSteps(options: Partial<SgdOptions>, schedule: Schedule): number[] {
+  const w = Float32Array.of(1)
+  const sgd = new NesterovSgd(new Float32Array(1), { ...plain, ...options })
+  return Array.from({ length: 10 }, (_, step) => {
+    sgd.update(w, w, w.slice(), 1, learningRate(schedule, { step, stepsPerEpoch: 1, totalSteps: 10 }))
+    return w[0]
+  })
+}
+
+function expectTable(values: readonly number[], table: readonly number[]): void {
+  values.forEach((value, i) => expect(value).toBeCloseTo(table[i], 6))
+}
+
+// The tables follow Keras 2's SGD.get_updates, worked out step by step in float64:
+//   lr = lr · 1/(1 + decay·t);  v = momentum·v - lr·g;  p = p + momentum·v - lr·g
+// First row by hand: v = -0.1·1 = -0.1; w = 1 + 0.9·(-0.1) - 0.1 = 0.81.
+// Second: v = 0.9·(-0.1) - 0.081 = -0.171; w = 0.81 - 0.1539 - 0.081 = 0.5751.
+describe('NesterovSgd', () => {
+  it("follows Keras's Nesterov momentum for ten steps", () => {
+    expectTable(
+      tenSteps({}, { kind: 'constant', rate: 0.1 }),
+      [
+        0.81, 0.5751, 0.327321, 0.09388791, -0.104581684, -0.254883887, -0.351140282, -0.393993934,
+        -0.389305999, -0.346578172,
+      ],
+    )
+  })
+
+  it("follows it with Keras's decay", () => {
+    expectTable(
+      tenSteps({}, { kind: 'decay', rate: 0.1, decay: 0.5 }),
+      [
+        0.81, 0.6264, 0.450252, 0.285687648, 0.135695252, 0.001906412, -0.115104793, -0.215512003,
+        -0.299991131, -0.369538233,
+      ],
+    )
+  })
+
+  it('adds L2 weight decay to the gradient, which is another thing', () => {
+    expectTable(
+      tenSteps({ weightDecay: 0.5, decayed: [[0, 1]] }, { kind: 'constant', rate: 0.1 }),
+      [
+        0.715, 0.389725, 0.082430875, -0.165013762, -0.329556845, -0.405998777, -0.403577038, -0.341187852,
+        -0.242281947, -0.130276638,
+      ],
+    )
+  })
+
+  it('decays only the ranges that it is given', () => {
+    const w = Float32Array.of(1, 1, 1, 1, 1)
+    const options = { ...plain, momentum: 0, weightDecay: 0.5, decayed: [[1, 2]] as const }
+    new NesterovSgd(new Float32Array(5), options).update(w, w, new Float32Array(5), 1, 0.1)
+    expect([...w]).toEqual([1, Math.fround(0.95), Math.fround(0.95), 1, 1])
+  })
+
+  it('is plain gradient descent without momentum, and classical momentum without Nesterov', () => {
+    const w = Float32Array.of(1)
+    new NesterovSgd(new Float32Array(1), { ...plain, momentum: 0 }).update(w, w, Float32Array.of(8), 4, 0.1)
+    expect(w[0]).toBeCloseTo(1 - 0.1 * 2, 6)
+    const v = Float32Array.of(-0.5)
+    w[0] = 1
+    new NesterovSgd(v, { ...plain, nesterov: false }).update(w, w, Float32Array.of(1), 1, 0.1)
+    expect(v[0]).toBeCloseTo(-0.55, 6)
+    expect(w[0]).toBeCloseTo(0.45, 6)
+  })
+
+  it('clips the mean gradient to a global norm, and tells the norm before', () => {
+    const w = new Float32Array(2)
+    const sgd = new NesterovSgd(new Float32Array(2), { ...plain, momentum: 0, clipNorm: 1 })
+    const { gradientNorm } = sgd.update(w, w, Float32Array.of(30, 40), 10, 1)
+    expect(gradientNorm).toBeCloseTo(5, 6)
+    expect(w[0]).toBeCloseTo(-0.6, 6)
+    expect(w[1]).toBeCloseTo(-0.8, 6)
+    w.fill(0)
+    sgd.update(w, w, Float32Array.of(3, 4), 10, 1)
+    expect(w[1]).toBeCloseTo(-0.4, 6)
+  })
+
+  it('gives the same bits in place and out of place, and leaves the old parameters alone', () => {
+    const start = Float32Array.from({ length: 100 }, (_, i) => Math.sin(i))
+    const gradient = start.map((value) => Math.cos(value * 9))
+    const options = { ...plain, weightDecay: 0.01, decayed: [[10, 50]] as const }
+    const inPlace = start.slice()
+    const to = new Float32Array(100)
+    const from = start.slice()
+    new NesterovSgd(new Float32Array(100), options).update(inPlace, inPlace, gradient, 3, 0.1)
+    new NesterovSgd(new Float32Array(100), options).update(from, to, gradient, 3, 0.1)
+    expect([...to]).toEqual([...inPlace])
+    expect([...from]).toEqual([...start])
+  })
+})
+
+describe('norm', () => {
+  it('is the Euclidean norm, whatever the length', () => {
+    for (const length of [0, 1, 3, 4, 9]) {
+      expect(norm(new Float32Array(length).fill(2))).toBeCloseTo(2 * Math.sqrt(length), 9)
+    }
+  })
+})
+
+describe('learningRate', () => {
+  const ten = (schedule: Schedule, stepsPerEpoch = 1, totalSteps = 10) =>
+    Array.from({ length: 10 }, (_, step) => learningRate(schedule, { step, stepsPerEpoch, totalSteps }))
+
+  it('is constant', () => expectTable(ten({ kind: 'constant', rate: 0.3 }), new Array<number>(10).fill(0.3)))
+
+  it("is Keras's rate / (1 + decay·t)", () =>
+    expectTable(
+      ten({ kind: 'decay', rate: 0.01, decay: 0.25 }),
+      [
+        0.01, 0.008, 0.006666667, 0.005714286, 0.005, 0.004444444, 0.004, 0.003636364, 0.003333333,
+        0.003076923,
+      ],
+    ))
+
+  it('is c1/(t + c2)', () =>
+    expectTable(
+      ten({ kind: 'inverse', c1: 2, c2: 5 }),
+      [
+        0.4, 0.333333333, 0.285714286, 0.25, 0.222222222, 0.2, 0.181818182, 0.166666667, 0.153846154,
+        0.142857143,
+      ],
+    ))
+
+  it('falls by the factor after each milestone, in epochs', () =>
+    expectTable(
+      ten({ kind: 'steps', rate: 1, milestones: [2, 3, 4], factor: 0.1 }, 2),
+      [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001],
+    ))
+
+  it('rises and falls in straight lines, and is never 0', () =>
+    expectTable(
+      ten({ kind: 'oneCycle', rate: 1, warmup: 0.2 }),
+      [0.25, 0.75, 0.9375, 0.8125, 0.6875, 0.5625, 0.4375, 0.3125, 0.1875, 0.0625],
+    ))
+})

@@ -1,0 +1,208 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { roundInPlace, roundToBf16, expandBf16 } from './bf16.ts'
+import { cover, isNode, split, type Node } from './nodes.ts'
+import { NodeSummer, ReductionTree } from './tree.ts'
+
+const SIZE = 3
+
+/** A leaf's gradient whose sums depend on the order in which they are taken. */
+const leaf = (i: number) =>
+  Float32Array.from({ length: SIZE }, (_, k) => Math.sin(1 + i * 7.3 + k) * 10 ** ((i * 5 + k) % 7))
+const lossOf = (i: number) => Math.exp(Math.sin(i))
+
+interface Plain {
+  gradient: Float32Array
+  loss: number
+}
+
+/** The definition: the recursive sum over `split`, rounded where a block is. */
+function plain(lo: number, hi: number, leaves: number, block?: number): Plain {
+  let sum: Plain
+  if (hi - lo === 1) sum = { gradient: leaf(lo), loss: lossOf(lo) }
+  else {
+    const middle = split(lo, hi)
+    const left = plain(lo, middle, leaves, block)
+    const right = plain(middle, hi, leaves, block)
+    sum = {
+      gradient: left.gradient.map((value, k) => value + right.gradient[k]),
+      loss: left.loss + right.loss,
+    }
+  }
+  if (block !== undefined && lo % block === 0 && hi === Math.min(lo + block, leaves))
+    roundInPlace(sum.gradient)
+  return sum
+}
+
+/** Some way to cut the tree into nodes: each is kept or halved as the bits say. */
+function partition(leaves: number, bits: readonly boolean[]): Node[] {
+  const nodes: Node[] = []
+  let at = 0
+  const visit = (lo: number, hi: number) => {
+    if (hi - lo === 1 || bits[at++ % bits.length]) {
+      nodes.push([lo, hi])
+      return
+    }
+    const middle = split(lo, hi)
+    visit(lo, middle)
+    visit(middle, hi)
+  }
+  visit(0, leaves)
+  return nodes
+}
+
+const leavesArbitrary = fc.integer({ min: 1, max: 40 })
+const cutArbitrary = fc.array(fc.boolean(), { minLength: 1, maxLength: 20 })
+const orderArbitrary = fc.array(fc.nat(), { minLength: 60, maxLength: 60 })
+
+const shuffled = <T>(values: T[], order: readonly number[]): T[] =>
+  values
+    .map((value, i) => ({ value, key: order[i] }))
+    .sort((a, b) => a.key - b.key)
+    .map(({ value }) => value)
+
+describe('the tree', () => {
+  it('splits at the largest power of two below the size', () => {
+    expect([2, 3, 4, 5, 8, 9, 16].map((size) => split(0, size))).toEqual([1, 2, 2, 4, 4, 8, 8])
+    expect(split(8, 11)).toBe(10)
+  })
+
+  it('covers a range with the fewest nodes, exactly', () => {
+    fc.assert(
+      fc.property(leavesArbitrary, fc.nat(40), fc.nat(40), (leaves, a, b) => {
+        const lo = Math.min(a, b, leaves)
+        const hi = Math.min(Math.max(a, b), leaves)
+        const nodes = cover(lo, hi, leaves)
+        expect(nodes.flatMap(([from, to]) => Array.from({ length: to - from }, (_, i) => from + i))).toEqual(
+          Array.from({ length: hi - lo }, (_, i) => lo + i),
+        )
+        for (const [from, to] of nodes) expect(isNode(from, to, leaves)).toBe(true)
+        // Fewest: no two neighbours make a node together.
+        for (let i = 1; i < nodes.length; i++)
+          expect(isNode(nodes[i - 1][0], nodes[i][1], leaves)).toBe(false)
+      }),
+    )
+  })
+
+  it('knows what is no node', () => {
+    expect(isNode(1, 3, 8)).toBe(false)
+    expect(isNode(0, 9, 8)).toBe(false)
+    expect(isNode(3, 3, 8)).toBe(false)
+    expect(isNode(4, 5, 5)).toBe(true)
+  })
+})
+
+describe('ReductionTree', () => {
+  it.each([undefined, 1, 2, 4])(
+    'has the same bits for any cut in any order (rounded blocks of %s leaves)',
+    (block) => {
+      const tree = new ReductionTree(SIZE, block)
+      fc.assert(
+        fc.property(leavesArbitrary, cutArbitrary, orderArbitrary, (leaves, bits, order) => {
+          tree.begin(leaves)
+          let nodes = partition(leaves, bits)
+          // With rounding, nothing above a block is sent whole.
+          if (block !== undefined)
+            nodes = nodes.flatMap(([lo, hi]) =>
+              hi - lo > block ? partitionBelow(lo, hi, block) : [[lo, hi] as Node],
+            )
+          for (const [lo, hi] of shuffled(nodes, order)) {
+            const { gradient, loss } = plain(lo, hi, leaves, block)
+            expect(tree.complete).toBe(false)
+            tree.accept(lo, hi, gradient, { loss, correct: 1, count: hi - lo })
+          }
+          const expected = plain(0, leaves, leaves, block)
+          const result = tree.result()
+          expect(tree.complete).toBe(true)
+          expect([...result.gradient]).toEqual([...expected.gradient])
+          expect(result.loss).toBe(expected.loss)
+          expect(result.count).toBe(leaves)
+          expect(result.correct).toBe(nodes.length)
+        }),
+      )
+    },
+  )
+
+  it('refuses what is no node and what overlaps, and takes nothing then', () => {
+    const tree = new ReductionTree(SIZE)
+    tree.begin(8)
+    const totals = { loss: 1, correct: 0, count: 1 }
+    tree.accept(0, 2, leaf(0), totals)
+    for (const [lo, hi] of [
+      [0, 2],
+      [0, 1],
+      [0, 4],
+      [0, 8],
+      [1, 3],
+      [6, 9],
+      [5, 5],
+    ]) {
+      expect(() => tree.accept(lo, hi, leaf(1), totals)).toThrowError(
+        expect.objectContaining({ code: 'E_NOT_ASKED' }),
+      )
+    }
+    tree.accept(2, 4, leaf(2), totals)
+    tree.accept(4, 8, leaf(4), totals)
+    expect(tree.complete).toBe(true)
+  })
+})
+
+function partitionBelow(lo: number, hi: number, block: number): Node[] {
+  if (hi - lo <= block) return [[lo, hi]]
+  const middle = split(lo, hi)
+  return [...partitionBelow(lo, middle, block), ...partitionBelow(middle, hi, block)]
+}
+
+describe('NodeSummer', () => {
+  it('has the bits of the tree for every node of it', () => {
+    const summer = new NodeSummer(SIZE)
+    fc.assert(
+      fc.property(leavesArbitrary, cutArbitrary, (leaves, bits) => {
+        for (const [lo, hi] of partition(leaves, bits)) {
+          summer.begin(lo, hi)
+          for (let i = lo; i < hi; i++) {
+            summer.buffer().set(leaf(i))
+            summer.push(lossOf(i), 1, 16)
+          }
+          const expected = plain(lo, hi, leaves)
+          const sum = summer.result()
+          expect([...sum.gradient]).toEqual([...expected.gradient])
+          expect(sum.loss).toBe(expected.loss)
+          expect(sum.count).toBe(16 * (hi - lo))
+          expect(sum.correct).toBe(hi - lo)
+        }
+      }),
+    )
+  })
+})
+
+describe('bfloat16', () => {
+  const bits = (value: number) => new Uint32Array(Float32Array.of(value).buffer)[0]
+  const float = (pattern: number) => new Float32Array(Uint32Array.of(pattern).buffer)[0]
+
+  it('rounds to the nearest, ties to even', () => {
+    fc.assert(
+      fc.property(
+        fc.float({ noNaN: true, noDefaultInfinity: true, min: Math.fround(-1e38), max: Math.fround(1e38) }),
+        (value) => {
+          const [rounded] = roundToBf16(Float32Array.of(value), new Uint16Array(1))
+          const below = float((bits(value) & 0xffff0000) >>> 0)
+          const above = float(((bits(value) & 0xffff0000) + 0x10000) >>> 0)
+          const [toBelow, toAbove] = [Math.abs(value - below), Math.abs(above - value)]
+          const even = (bits(value) >>> 16) % 2 === 0
+          const expected = toBelow < toAbove || (toBelow === toAbove && even) ? below : above
+          expect(expandBf16(Uint16Array.of(rounded), new Float32Array(1))[0]).toBe(expected)
+          const inPlace = Float32Array.of(value)
+          roundInPlace(inPlace)
+          expect(inPlace[0]).toBe(expected)
+        },
+      ),
+    )
+  })
+
+  it('keeps zeros, infinities and NaN', () => {
+    const values = Float32Array.of(0, -0, Infinity, -Infinity, NaN, float(0x7f800001))
+    const back = expandBf16(roundToBf16(values, new Uint16Array(6)), new Float32Array(6))
+    expect([...back]).toEqual([0, -0, Infinity, -Infinity, NaN, NaN])
+  })
+})

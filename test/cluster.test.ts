@@ -1,0 +1,251 @@
+import { PROTOCOL_VERSION, encodeFrame, decodeFrame } from '@convoy/protocol'
+import { readdirSync, truncateSync } from 'node:fs'
+import path from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { WebSocket } from 'ws'
+import { childrenOf, Convoy, scratch, type Line } from './convoy.ts'
+
+const { folder, remove } = scratch()
+afterAll(remove)
+
+/** A run of some seconds that still has dropout, augmentation, a smaller last batch and a smaller last leaf. */
+const small = [
+  ...['--data', 'synthetic', '--limit-train', '450', '--limit-test', '70', '--width', '0.125'],
+  ...['--epochs', '2', '--batch-size', '100', '--micro-batch', '8', '--flip', '--shift', '2'],
+  ...['--runs', folder, '--port', '0', '--json'],
+]
+const train = (...args: string[]) => new Convoy(['train', ...small, ...args])
+
+describe('convoy train', () => {
+  let expected: Line
+  beforeAll(async () => {
+    expected = await train('--workers', '2', '--name', 'reference').done()
+  })
+
+  it('ends with the done line', () => {
+    expect(expected).toMatchObject({ event: 'done', step: 10, epoch: 2, mixed: false, finished: true })
+    expect(expected['parametersSha256']).toMatch(/^[0-9a-f]{64}$/)
+    for (const key of ['imagesPerSecond', 'trainLoss', 'testAccuracy'])
+      expect(expected[key]).toBeTypeOf('number')
+  })
+
+  it.each(['1', '3'])('gives the same bits with %s workers', async (workers) => {
+    const done = await train('--workers', workers).done()
+    expect(done['parametersSha256']).toBe(expected['parametersSha256'])
+    expect(done['testAccuracy']).toBe(expected['testAccuracy'])
+  })
+
+  it('gives the same bits when one of three workers is killed half-way, and replaces it', async () => {
+    const run = train('--workers', '3')
+    await run.until(() => run.lines.some(({ event, step }) => event === 'step' && Number(step) >= 4))
+    const [victim] = await childrenOf(run.child.pid!)
+    process.kill(victim, 'SIGKILL')
+    const done = await run.done()
+    expect(run.event('workerLeft')).toBeDefined()
+    expect(done['parametersSha256']).toBe(expected['parametersSha256'])
+  })
+
+  it('saves on Ctrl-C, exits with 130, and goes on to the same bits', async () => {
+    const first = train('--workers', '2', '--name', 'interrupted')
+    await first.until(() => first.lines.some(({ event, step }) => event === 'step' && Number(step) >= 3))
+    first.child.kill('SIGINT')
+    expect(await first.ended).toBe(130)
+    expect(first.lines.at(-1)).toMatchObject({ event: 'done', finished: false })
+    const second = new Convoy(['train', '--name', 'interrupted', '--runs', folder, '--port', '0', '--json'])
+    const done = await second.done()
+    expect(Number(second.event('start')?.['resumedAt'])).toBeGreaterThanOrEqual(3)
+    expect(done['parametersSha256']).toBe(expected['parametersSha256'])
+    expect(done['step']).toBe(10)
+  })
+
+  it('passes over a torn checkpoint, and still gives the same bits', async () => {
+    await train(
+      '--workers',
+      '2',
+      '--name',
+      'torn',
+      '--checkpoint-every',
+      '0.01',
+      '--keep-checkpoints',
+      '9',
+      '--steps',
+      '7',
+    ).done()
+    const checkpoints = path.join(folder, 'torn', 'checkpoints')
+    const newest = readdirSync(checkpoints)
+      .sort((a, b) => Number(/\d+/.exec(b)) - Number(/\d+/.exec(a)))
+      .at(0)!
+    truncateSync(path.join(checkpoints, newest), 1000)
+    const run = train('--workers', '2', '--name', 'torn')
+    const done = await run.done()
+    expect(run.event('checkpointPassedOver')?.['message']).toMatch(/torn/)
+    expect(done['parametersSha256']).toBe(expected['parametersSha256'])
+  })
+
+  it('refuses to go on with a run under other settings', async () => {
+    const run = train('--name', 'reference', '--learning-rate', '0.5')
+    expect(await run.ended).toBe(1)
+    expect(run.lines.at(-1)).toMatchObject({ event: 'error', code: 'E_RUN' })
+    expect(run.text).toMatch(/learningRate is 0\.01 there and 0\.5 now/)
+  })
+
+  it.each([
+    ['bf16 on the wire', ['--wire', 'bf16', '--wire-leaves', '4']],
+    ['one batch an epoch', ['--batch-size', 'full']],
+    ['the wasm engine', ['--engine', 'tfjs-wasm', '--epochs', '1']],
+    [
+      'clipping, weight decay and one-cycle',
+      ['--clip-norm', '0.5', '--weight-decay', '0.001', '--schedule', 'oneCycle'],
+    ],
+  ])('gives the same bits for any number of workers with %s', async (_, options) => {
+    const one = await train('--workers', '1', ...options).done()
+    const three = await train('--workers', '3', ...options).done()
+    expect(three['parametersSha256']).toBe(one['parametersSha256'])
+    expect(one['parametersSha256']).not.toBe(expected['parametersSha256'])
+  })
+
+  it('is evaluated to the accuracy that it ended with', async () => {
+    const run = new Convoy(['evaluate', '--runs', folder, '--run', 'reference', '--json'])
+    expect(await run.ended).toBe(0)
+    expect(run.lines.at(-1)).toMatchObject({
+      event: 'evaluation',
+      images: 70,
+      accuracy: expected['testAccuracy'],
+    })
+  })
+})
+
+const images = process.env['CONVOY_DATA']
+describe.skipIf(!images)('on real images (skipped: CONVOY_DATA is not set)', () => {
+  it('gives the same bits with one and three workers', async () => {
+    const real = [
+      '--data',
+      images!,
+      '--limit-train',
+      '256',
+      '--limit-test',
+      '64',
+      '--epochs',
+      '1',
+      '--width',
+      '0.25',
+    ]
+    const run = (workers: string) =>
+      new Convoy(['train', ...real, '--workers', workers, '--runs', folder, '--port', '0', '--json']).done()
+    expect((await run('3'))['parametersSha256']).toBe((await run('1'))['parametersSha256'])
+  })
+})
+
+describe('convoy coordinator', () => {
+  const token = 'a-secret-token'
+  let coordinator: Convoy
+  let url: string
+  beforeAll(async () => {
+    coordinator = new Convoy(['coordinator', ...small, '--name', 'guarded', '--token', token])
+    url = (await coordinator.until((run) => run.event('listening')))['url'] as string
+  })
+  afterAll(async () => {
+    coordinator.child.kill('SIGTERM')
+    await coordinator.ended
+  })
+
+  /** Says something first on a new connection and gives the coordinator's answer. */
+  const answerTo = (bytes: Uint8Array | string) =>
+    new Promise<{ kind?: string; code?: string }>((resolve, reject) => {
+      const socket = new WebSocket(url, { headers: { authorization: `Bearer ${token}` } })
+      socket.on('open', () => socket.send(bytes))
+      socket.on('message', (data) =>
+        resolve(decodeFrame(data as Buffer).header as { kind: string; code: string }),
+      )
+      socket.on('error', reject)
+    })
+
+  it.each([
+    ['a wrong one', ['--token', 'not-the-token']],
+    ['none', []],
+  ])('refuses a worker with %s for a token', async (_, args) => {
+    const worker = new Convoy(['worker', '--coordinator', url, ...args])
+    expect(await worker.ended).toBe(1)
+    expect(worker.text).toMatch(/E_TOKEN: .*\n.*--token/)
+  })
+
+  it('refuses another version of the protocol in words', async () => {
+    const answer = await answerTo(
+      encodeFrame({ kind: 'hello', version: PROTOCOL_VERSION + 1, name: 'newer' }),
+    )
+    expect(answer).toMatchObject({ kind: 'goodbye', code: 'E_PROTOCOL_VERSION' })
+  })
+
+  it('refuses random bytes, text, and anything before hello', async () => {
+    expect(await answerTo(new Uint8Array(500).fill(0xc1))).toMatchObject({
+      kind: 'goodbye',
+      code: 'E_MESSAGE',
+    })
+    expect(await answerTo('hello')).toMatchObject({ kind: 'goodbye', code: 'E_MESSAGE' })
+    expect(await answerTo(encodeFrame({ kind: 'ready' }))).toMatchObject({
+      kind: 'goodbye',
+      code: 'E_MESSAGE',
+    })
+  })
+
+  it('names a taken port', async () => {
+    const port = new URL(url).port
+    const second = new Convoy(['coordinator', ...small, '--port', port])
+    expect(await second.ended).toBe(1)
+    expect(second.lines.at(-1)).toMatchObject({ event: 'error', code: 'E_PORT_IN_USE' })
+  })
+
+  it('does not listen beyond loopback without a token', async () => {
+    const open = new Convoy(['coordinator', ...small, '--host', '0.0.0.0'])
+    expect(await open.ended).toBe(1)
+    expect(open.lines.at(-1)).toMatchObject({ event: 'error', code: 'E_TOKEN_REQUIRED' })
+  })
+
+  it('trains with workers that come by themselves, one of which leaves on SIGTERM', async () => {
+    const start = (name: string) =>
+      new Convoy(['worker', '--coordinator', url, '--token', token, '--worker-name', name])
+    const [one, two] = [start('one'), start('two')]
+    await coordinator.until((run) =>
+      run.lines.some(({ event, step }) => event === 'step' && Number(step) >= 3),
+    )
+    one.child.kill('SIGTERM')
+    expect(await one.ended).toBe(0)
+    const done = await coordinator.until((run) => run.event('done'))
+    expect(await two.ended).toBe(0)
+    const alone = await train('--workers', '1').done()
+    expect(done['parametersSha256']).toBe(alone['parametersSha256'])
+  })
+})
+
+describe('the command line', () => {
+  it.each([
+    [['train', '--learning-rate', '-1'], /E_USAGE: --learning-rate -1/, 2],
+    [['train', '--model', 'resnet'], /E_USAGE: --model resnet/, 2],
+    [['train', '--recipe', 'cake'], /E_USAGE: no recipe is called cake/, 2],
+    [['train', '--no-such-flag'], /unknown option/, 2],
+    [['train', '--data', '/no/such/place'], /E_DATA_NOT_FOUND/, 1],
+    [['evaluate', '--runs', '/no/such/place'], /E_RUN: there is no run/, 1],
+    [['worker', '--coordinator', 'ws://127.0.0.1:9', '--give-up-after', '1'], /E_UNREACHABLE/, 1],
+    [['worker', '--coordinator', 'nonsense'], /E_USAGE: nonsense is not the address/, 2],
+  ] as const)('%j is refused in one clear error', async (args, message, code) => {
+    const run = new Convoy([...args])
+    expect(await run.ended).toBe(code)
+    expect(run.text).toMatch(message)
+    expect(run.text).not.toMatch(/\n\s+at /)
+  })
+
+  it('takes an option from the environment, and a flag over it', async () => {
+    const run = new Convoy(['train', '--seed', '-3'], { CONVOY_SEED: '5' })
+    expect(await run.ended).toBe(2)
+    expect(run.text).toMatch(/--seed -3/)
+    const other = new Convoy(['train'], { CONVOY_SEED: 'x' })
+    expect(await other.ended).toBe(2)
+    expect(other.text).toMatch(/--seed x/)
+  })
+
+  it('doctor names what it would use', async () => {
+    const run = new Convoy(['doctor', '--json'])
+    expect(await run.ended).toBe(0)
+    expect(run.lines.find(({ name }) => name === 'auto takes')).toMatchObject({ ok: true })
+  })
+})
