@@ -74,7 +74,11 @@ async function newestUnfinished(runs: string): Promise<string> {
 }
 
 /** Puts together what was set, the recipe and, for a run that goes on, its own settings. */
-async function settings(given: Given, options: Options, schema: typeof trainSchema): Promise<Values> {
+async function settings(
+  given: Given,
+  options: Options,
+  schema: typeof trainSchema,
+): Promise<{ values: Values; resumed: boolean }> {
   let set = collect(schema, given)
   if (options.resume) set = { ...set, name: await newestUnfinished(String(set['runs'] ?? 'runs')) }
   if (set['name'] !== undefined) {
@@ -84,9 +88,9 @@ async function settings(given: Given, options: Options, schema: typeof trainSche
       (text) => JSON.parse(text) as Values,
       () => undefined,
     )
-    if (kept) return { ...kept, ...set }
+    if (kept) return { values: { ...kept, ...set }, resumed: true }
   }
-  return { ...recipeOf(options.recipe ?? 'keras'), ...set }
+  return { values: { ...recipeOf(options.recipe ?? 'keras'), ...set }, resumed: false }
 }
 
 /** Trains while the signals are watched: the first Ctrl-C saves and ends, the second ends at once. */
@@ -111,15 +115,20 @@ async function trainWatched(run: Run, display: Display): Promise<{ done: DoneEve
 /** `convoy train`: a whole local cluster. */
 export async function train(given: Given, options: Options): Promise<number> {
   const display = new Display(styleFor(options.json), process.stdout)
-  let values = await settings(given, options, trainSchema)
+  const { values: set, resumed } = await settings(given, options, trainSchema)
+  let values = set
   settle(trainSchema, values)
   let dataset = await loadData(values, display)
-  const demo = dataset.name === 'synthetic' && options.recipe === undefined && values['name'] === undefined
+  // Where nobody chose a data set and none is to be had, a first run shows in minutes that it works.
+  const nothingChosen = !resumed && options.recipe === undefined && values['data'] === undefined
+  const demo = nothingChosen && dataset.name === 'synthetic'
   if (demo) {
     values = { ...recipes.demo.options, ...collect(trainSchema, given) }
     dataset = await loadData(values, display)
     display.say(`recipe     demo: ${recipes.demo.description}`)
   }
+  // What `auto` found is what the run goes on with.
+  if (nothingChosen) values['data'] = dataset.name
   const config = settle(trainSchema, values)
   const run = await openOnFreePort(config, dataset, display, 'port' in values)
   let failure: ConvoyError | undefined
@@ -169,7 +178,7 @@ async function openOnFreePort(
 /** `convoy coordinator`: listens, and trains with whatever workers come. */
 export async function coordinate(given: Given, options: Options): Promise<number> {
   const display = new Display(styleFor(options.json), process.stdout)
-  const values = await settings(given, options, trainSchema)
+  const { values } = await settings(given, options, trainSchema)
   const config = settle(coordinatorSchema, pick(values, Object.keys(coordinatorSchema.shape)))
   const dataset = await loadData(values, display)
   const run = await openRun(config, dataset, display.show.bind(display))

@@ -1,9 +1,8 @@
 import { ConvoyError } from '@convoy/errors'
 import { createHash } from 'node:crypto'
-import { createReadStream, createWriteStream } from 'node:fs'
-import { mkdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
+import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
-import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { makeDataset, type Dataset, type Split } from './dataset.ts'
 
@@ -164,20 +163,19 @@ async function download(
     const total = done + Number(response.headers.get('content-length') ?? NaN)
     const started = performance.now()
     const begun = done
-    const counted = Readable.fromWeb(response.body as never).map((chunk: Uint8Array) => {
+    // Written piece by piece, so that what came before a break stays.
+    await using into = await open(partial, resumed ? 'a' : 'w')
+    for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
       clearTimeout(watch)
       watch = setTimeout(() => abort.abort(new Error('the answer broke off')), Math.max(timeout, 30_000))
+      await into.writeFile(chunk)
       done += chunk.length
       const rate = (done - begun) / ((performance.now() - started) / 1000)
       const left = Number.isNaN(total)
         ? ''
         : ` of ${(total / 1e6).toFixed(0)} MB, ETA ${((total - done) / rate).toFixed(0)} s`
       progress(`fetching CIFAR-10: ${(done / 1e6).toFixed(0)}${left}`)
-      return chunk
-    })
-    await pipeline(counted, createWriteStream(partial, { flags: resumed ? 'a' : 'w' }), {
-      signal: abort.signal,
-    })
+    }
     if (!Number.isNaN(total) && done < total) throw new Error('the answer broke off')
   } finally {
     clearTimeout(watch)

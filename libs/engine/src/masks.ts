@@ -52,9 +52,10 @@ export class Masks {
       const each = 32 / bits
       const low = 2 ** bits - 1
       for (let w = 0, at = 0; w < words.length; w++) {
-        let word = words[w]
+        // As an int32, and without a branch, which would be mispredicted half of the time: 1 unless below `dropped`.
+        let word = words[w] | 0
         const end = Math.min(size, at + each)
-        for (; at < end; at++, word >>>= bits) mask[at] = (word & low) < dropped ? 0 : 1
+        for (; at < end; at++, word >>>= bits) mask[at] = 1 ^ (((word & low) - dropped) >>> 31)
       }
     })
   }

@@ -3,6 +3,8 @@ import * as tf from '@tensorflow/tfjs-core'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { kinds, small } from '../cases.ts'
 import { differences, drawLeaf, referenceGradient } from '../reference.ts'
+import { crossEntropy } from '../loss.ts'
+import { prepareBackend } from './backend.ts'
 import { createTfjsEngine, type TfjsEngine } from './engine.ts'
 
 const engines = {} as Record<'cpu' | 'wasm', TfjsEngine>
@@ -80,6 +82,37 @@ describe.each(['cpu', 'wasm'] as const)('TensorFlow.js on %s', (backend) => {
     expect(differences(logits, expected.logits).relative).toBeLessThan(1e-5)
   })
 
+  it.each(['softmax', 'sigmoid'] as const)(
+    'predicts what it trains on where nothing drops, %s',
+    async (head) => {
+      const model = buildModel('base-c', { input: [16, 16, 3], classes: 10, width: 0.125, dropout: 0, head })
+      const { parameters, batch } = drawLeaf(model, 3, 9)
+      const compiled = await engines[backend].compile(model, 4)
+      compiled.load(parameters)
+      const trained = compiled.gradient(batch, [], new Float32Array(parameters.length))
+      const logits = new Float32Array(3 * model.classes)
+      compiled.predict(batch.images, 3, logits)
+      compiled.dispose()
+      const predicted = { loss: 0, correct: 0 }
+      crossEntropy(head, logits, batch.labels, 3, model.classes, new Float32Array(logits.length), predicted)
+      expect(predicted).toEqual(trained)
+    },
+  )
+
+  it('takes what it is given at the time of the call', async () => {
+    const model = zoo[0]
+    const { parameters, batch, masks } = drawLeaf(model, 2, 10)
+    const compiled = await engines[backend].compile(model, 2)
+    const given = parameters.slice()
+    const gradients = [0, 1].map(() => new Float32Array(parameters.length))
+    compiled.load(given)
+    compiled.gradient(batch, masks, gradients[0])
+    given.fill(0)
+    compiled.gradient(batch, masks, gradients[1])
+    compiled.dispose()
+    expect(gradients[1]).toEqual(gradients[0])
+  })
+
   it('gives the same bits each time, whatever was computed before', async () => {
     const model = zoo[0]
     const leaf = drawLeaf(model, 4, 6)
@@ -109,6 +142,42 @@ describe.each(['cpu', 'wasm'] as const)('TensorFlow.js on %s', (backend) => {
 })
 
 describe('TensorFlow.js on libtensorflow', () => {
+  const absent = (name: string) => {
+    throw Object.assign(new Error(`Cannot find module '${name}'`), { code: 'MODULE_NOT_FOUND' })
+  }
+
+  it('says what is not installed and what to do', async () => {
+    await expect(prepareBackend('tensorflow', false, absent)).rejects.toMatchObject({
+      code: 'E_ENGINE',
+      message: '@tensorflow/tfjs-node-gpu is not installed; @tensorflow/tfjs-node is not installed',
+      remedy: expect.stringContaining('npm install') as string,
+    })
+  })
+
+  it('tells a package that does not load from one that is not there', async () => {
+    const broken = () => {
+      throw Object.assign(new Error("Cannot find module '/x/tfjs_binding.node'\nRequire stack:"), {
+        code: 'MODULE_NOT_FOUND',
+      })
+    }
+    await expect(prepareBackend('tensorflow', false, broken)).rejects.toMatchObject({
+      message: expect.stringMatching(
+        /tfjs-node-gpu does not load: Cannot find module '\/x\/tfjs_binding.node';/,
+      ) as string,
+    })
+  })
+
+  it('refuses a GPU package that loads and computes on the CPU', async () => {
+    const { MathBackendCPU } = await import('@tensorflow/tfjs-backend-cpu')
+    const load = () =>
+      tf.registerBackend('tensorflow', () => Object.assign(new MathBackendCPU(), { isUsingGpuDevice: false }))
+    await expect(prepareBackend('tensorflow', true, load)).rejects.toMatchObject({
+      code: 'E_ENGINE_GPU',
+      message: expect.stringContaining('found no GPU') as string,
+    })
+    tf.removeBackend('tensorflow')
+  })
+
   it('refuses a GPU that would not be used, naming what was found and what is wanted', async () => {
     await expect(createTfjsEngine({ backend: 'tensorflow', gpu: true })).rejects.toMatchObject({
       code: 'E_ENGINE_GPU',

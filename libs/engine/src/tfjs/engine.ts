@@ -118,10 +118,10 @@ export class TfjsModel implements CompiledModel {
         // each times its gradient taken as a constant: that has the same gradient by the parameters.
         const gradient = this.#logitGradient.subarray(0, count * classes)
         crossEntropy(head, logits.dataSync() as Float32Array, labels, count, classes, gradient, result)
-        return tf.sum(tf.mul(logits, tf.tensor(gradient, [count, classes]))) as tf.Scalar
+        return tf.sum<tf.Scalar>(tf.mul(logits, tf.tensor(gradient, [count, classes])))
       }, this.#network.weights as tf.Variable[])
       this.#views.forEach(({ offset }, i) => {
-        into.set(grads[this.#network.weights[i].name].dataSync() as Float32Array, offset)
+        into.set(grads[this.#network.weights[i].name].dataSync(), offset)
       })
     })
     return result
@@ -131,7 +131,7 @@ export class TfjsModel implements CompiledModel {
     this.#select()
     tf.tidy(() => {
       const logits = this.#network.predicting.apply(this.#images(images, count)) as tf.Tensor
-      into.set(logits.dataSync() as Float32Array)
+      into.set(logits.dataSync())
     })
   }
 

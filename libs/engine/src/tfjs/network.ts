@@ -54,7 +54,7 @@ class Pool extends layers.layers.Layer {
   }
 
   override computeOutputShape(inputShape: layers.Shape): layers.Shape {
-    return [inputShape[0] as number | null, ...this.#shape] as layers.Shape
+    return [inputShape[0], ...this.#shape]
   }
 
   override call(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {

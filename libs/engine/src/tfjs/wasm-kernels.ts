@@ -60,7 +60,7 @@ function convolve(
   return tf.getKernel('Conv2D', 'wasm').kernelFunc({
     inputs: { x, filter },
     backend,
-    attrs: { strides: [1, 1], pad, dilations, dataFormat: 'NHWC' } as unknown as tf.NamedAttrMap,
+    attrs: { strides: [1, 1], pad, dilations, dataFormat: 'NHWC' },
   }) as tf.TensorInfo
 }
 
