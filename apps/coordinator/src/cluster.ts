@@ -423,7 +423,13 @@ export class Cluster {
     }
     if (!someone && this.#members.size === 0 && !this.#saidWaiting) {
       this.#saidWaiting = true
-      this.#report({ event: 'waiting', reason: 'there is no worker; the run goes on when one comes' })
+      this.#report({
+        event: 'waiting',
+        reason:
+          this.#records.size > 0
+            ? 'there is no worker; the run goes on when one comes'
+            : 'for workers to come',
+      })
     }
     if (someone) this.#saidWaiting = false
     while (idle.length > 0) {

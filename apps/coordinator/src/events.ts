@@ -17,6 +17,8 @@ export type RunEvent =
       seed: number
       resumedAt: number
     }
+  /** Before the start: a line of progress for a person. */
+  | { event: 'preparing'; text: string }
   | { event: 'listening'; url: string }
   | { event: 'waiting'; reason: string }
   | { event: 'workerJoined'; worker: string; engine: string; workers: number }

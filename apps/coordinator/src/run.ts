@@ -62,6 +62,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   const trainingConfig = trainingSchema.parse(config)
   const { dataset, preprocessing } = await prepare(raw, config.preprocessing, {
     cacheDirectory: config.cache,
+    progress: (text) => listen({ event: 'preparing', text }),
   })
   const model = buildModel(config.model, {
     input: dataset.shape,
