@@ -2,15 +2,10 @@ import { asConvoyError, ConvoyError } from '@convoy/errors'
 import { coordinatorSchema, dataSchema, recipes } from '@convoy/coordinator'
 import { engineSchema, workerSchema } from '@convoy/worker'
 import { Command, CommanderError } from 'commander'
-import { setFlagsFromString } from 'node:v8'
 import manifest from '../package.json' with { type: 'json' }
 import type { z } from 'zod'
 import { EXIT, evaluateSchema, trainSchema } from './schemas.ts'
 import { addOptions, checkConfigFile, collect, type Given } from './options.ts'
-
-// Every gradient that arrives is megabytes of fresh buffers beside a heap of a few megabytes, for which V8 by default
-// collects everything about once a message, in the middle of a step. It may wait until the heap has grown five times.
-setFlagsFromString('--heap-growing-percent=400')
 
 /** Options that are not part of any schema. */
 interface Common {
