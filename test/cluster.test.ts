@@ -1,8 +1,9 @@
 import { PROTOCOL_VERSION, encodeFrame, decodeFrame } from '@convoy/protocol'
-import { readdirSync, truncateSync } from 'node:fs'
+import { readdirSync, readFileSync, truncateSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
+import { liarBefore } from './liar.ts'
 import { childrenOf, Convoy, scratch, type Line } from './convoy.ts'
 
 const { folder, remove } = scratch()
@@ -214,6 +215,65 @@ describe('convoy coordinator', () => {
     expect(await two.ended).toBe(0)
     const alone = await train('--workers', '1').done()
     expect(done['parametersSha256']).toBe(alone['parametersSha256'])
+  })
+})
+
+describe('guards', () => {
+  it('finds a worker that lies, and ends with the honest weights', async () => {
+    const args = [...small, '--epochs', '6']
+    const run = new Convoy(['coordinator', ...args, '--verify', '0.25', '--ledger', '--name', 'verified'])
+    const url = (await run.until(() => run.event('listening')))['url'] as string
+    const liar = await liarBefore(url)
+    const start = (name: string, at: string) =>
+      new Convoy(['worker', '--coordinator', at, '--worker-name', name])
+    const [honest, dishonest, third] = [start('a', url), start('b', liar.url), start('c', url)]
+    const done = await run.until(() => run.event('done'))
+    expect(liar.lies()).toBeGreaterThan(0)
+    expect(run.event('dishonest')).toMatchObject({ worker: 'b' })
+    expect(run.event('rolledBack')).toBeDefined()
+    expect(await dishonest.ended).toBe(1)
+    expect(dishonest.text).toMatch(/E_DISHONEST/)
+    expect([await honest.ended, await third.ended]).toEqual([0, 0])
+    liar.close()
+    const alone = await new Convoy(['train', ...args, '--workers', '1']).done()
+    expect(done['parametersSha256']).toBe(alone['parametersSha256'])
+    // The account of the run: what was applied last in each step makes up each epoch exactly.
+    const lines = readFileSync(path.join(folder, 'verified', 'ledger.jsonl'), 'utf8')
+      .trimEnd()
+      .split('\n')
+    const steps = new Map<number, { epoch: number; samples: number[] }>()
+    for (const line of lines) {
+      const entry = JSON.parse(line) as { step: number; epoch: number; samples: number[] }
+      steps.set(entry.step, entry)
+    }
+    for (let epoch = 0; epoch < 6; epoch++) {
+      const samples = [...steps.values()].filter((entry) => entry.epoch === epoch).flatMap((e) => e.samples)
+      expect(samples.sort((a, b) => a - b)).toEqual(Array.from({ length: 450 }, (_, i) => i))
+    }
+  })
+
+  const wild = ['--learning-rate', '1000', '--workers', '2']
+
+  it('stops a run that diverges, in words', async () => {
+    const run = train(...wild)
+    expect(await run.ended).toBe(1)
+    expect(run.event('diverged')).toBeDefined()
+    expect(run.event('setAside')).toBeUndefined()
+    expect(run.lines.at(-1)).toMatchObject({ event: 'error', code: 'E_DIVERGED' })
+  })
+
+  it('or takes it back at half the rate, the same way each time', async () => {
+    const options = ['--learning-rate', '20', '--on-divergence', 'rollback']
+    const runs = [train(...options, '--workers', '1'), train(...options, '--workers', '3')]
+    const ended = await Promise.all(runs.map((run) => run.ended))
+    expect(runs[0].event('rolledBack')).toBeDefined()
+    expect(ended[0]).toBe(ended[1])
+    const story = (run: Convoy) =>
+      run.lines
+        .filter(({ event }) => event === 'rolledBack')
+        .map(({ from, to, rateFactor }) => [from, to, rateFactor])
+    expect(story(runs[1])).toEqual(story(runs[0]))
+    expect(runs[1].event('done')?.['parametersSha256']).toBe(runs[0].event('done')?.['parametersSha256'])
   })
 })
 

@@ -102,6 +102,14 @@ export class Display {
         return `refused    ${event.worker}: ${event.code}: ${event.message}`
       case 'setAside':
         return `set aside  ${event.worker} for ${event.seconds} s: ${event.code}`
+      case 'dishonest':
+        return `DISHONEST  ${event.worker} gave a wrong gradient for [${event.lo}, ${event.hi}) of step ${event.step}; it is out of this run`
+      case 'disputed':
+        return `disputed   ${event.workers.join(' and ')} give different gradients for [${event.lo}, ${event.hi}) of step ${event.step}; another worker is needed to tell who is right`
+      case 'diverged':
+        return `DIVERGED   at step ${event.step}: ${event.message}`
+      case 'rolledBack':
+        return `back       from step ${event.from} to ${event.to}, rate ×${event.rateFactor}: ${event.reason}`
       case 'mixed':
         return `mixed      ${event.worker} computes with ${event.other}; the run began with ${event.first}. The result depends on who computes what.`
       case 'step':

@@ -4,6 +4,7 @@ import { ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { ReductionTree } from '@convoy/reduction'
 import type { Job, WorkRequest } from './cluster.ts'
+import type { Entry } from './ledger.ts'
 import { Samples } from './samples.ts'
 
 /** The most samples that one request carries, so that messages stay bounded whatever the batch size. */
@@ -22,6 +23,8 @@ export class Batch implements Job {
   readonly planned = true
   readonly largest: number
   readonly tree: ReductionTree
+  /** The nodes that were taken, in the order in which they came. */
+  readonly entries: Entry[] = []
   units = 0
   epoch = 0
   step = 0
@@ -46,7 +49,14 @@ export class Batch implements Job {
     this.step = at.step
     this.units = leafCount(ids.length, this.#options.microBatch)
     this.tree.begin(this.units)
+    this.entries.length = 0
     return this
+  }
+
+  /** The samples of leaves [lo, hi). */
+  ids(lo: number, hi: number): Uint32Array {
+    const from = leafRange(lo, this.#ids.length, this.#options.microBatch)[0]
+    return this.#ids.subarray(from, from + this.samples(lo, hi))
   }
 
   samples(lo: number, hi: number): number {
@@ -59,17 +69,21 @@ export class Batch implements Job {
   }
 
   request(lo: number, hi: number, withSamples: boolean): WorkRequest {
-    const { microBatch } = this.#options
-    const from = leafRange(lo, this.#ids.length, microBatch)[0]
-    return this.#samples.request(this.#ids.subarray(from, from + this.samples(lo, hi)), withSamples)
+    return this.#samples.request(this.ids(lo, hi), withSamples)
   }
 
-  accept(answer: MessageOf<WorkerMessage, 'gradient' | 'evaluation'>, payload: Uint8Array): void {
+  accept(
+    answer: MessageOf<WorkerMessage, 'gradient' | 'evaluation'>,
+    payload: Uint8Array,
+    worker: string,
+  ): void {
     if (answer.kind !== 'gradient') throw unusable('an evaluation instead of a gradient')
     const { lo, hi, loss, correct, count } = answer
     if (count !== this.samples(lo, hi) || correct > count)
       throw unusable(`the counts of [${lo}, ${hi}) are wrong`)
-    if (!Number.isFinite(loss)) throw unusable('the loss is not finite')
+    if (!Number.isFinite(loss)) {
+      throw new ConvoyError('E_NOT_FINITE', 'the loss is not finite', 'Check the engine of that machine.')
+    }
     const bf16 = this.encoding(lo, hi) === 'bf16'
     const size = bf16 ? 2 : 4
     if (payload.byteLength % size !== 0) throw unusable(`a gradient has ${payload.byteLength} bytes`)
@@ -78,6 +92,7 @@ export class Batch implements Job {
       ? new Uint16Array(buffer, byteOffset, byteLength / size)
       : new Float32Array(buffer, byteOffset, byteLength / size)
     this.tree.accept(lo, hi, gradient, { loss, correct, count })
+    this.entries.push({ lo, hi, worker })
   }
 }
 

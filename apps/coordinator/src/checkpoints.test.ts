@@ -13,6 +13,8 @@ const checkpoint = (step: number): Checkpoint => ({
   epochCorrect: 2,
   epochSamples: 4,
   seconds: 9,
+  rateFactor: 0.5,
+  guard: { sum: 1.5, samples: 3, windows: 1, best: 2.25 },
   numerics: 'x',
   mixed: false,
   parameters: Float32Array.of(1, -0, 3e-42),

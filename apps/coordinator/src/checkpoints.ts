@@ -24,6 +24,14 @@ const header = z.strictObject({
   epochSamples: z.int().min(0),
   /** Seconds of training so far. */
   seconds: z.number().min(0),
+  /** What the schedule's rate is multiplied by: less than 1 after the training was rolled back. */
+  rateFactor: z.number().positive(),
+  guard: z.strictObject({
+    sum: z.number(),
+    samples: z.int().min(0),
+    windows: z.int().min(0),
+    best: z.number().nullable(),
+  }),
   /** The run's numerics class as text, and whether other classes took part. */
   numerics: z.string().nullable(),
   mixed: z.boolean(),
@@ -96,12 +104,17 @@ export async function readCheckpoint(file: string): Promise<Checkpoint> {
 export class CheckpointStore {
   readonly directory: string
   readonly #keep: number
+  readonly #endsEpoch: (step: number) => boolean
   #writing: Promise<void> | undefined
 
-  /** @param keep How many checkpoints stay. */
-  constructor(directory: string, keep: number) {
+  /**
+   * @param keep How many checkpoints stay.
+   * @param endsEpoch Whether a step ended an epoch: the newest such checkpoint stays too, to go back to.
+   */
+  constructor(directory: string, keep: number, endsEpoch: (step: number) => boolean = () => false) {
     this.directory = directory
     this.#keep = keep
+    this.#endsEpoch = endsEpoch
   }
 
   /** The step numbers that have a checkpoint, newest first. */
@@ -132,6 +145,13 @@ export class CheckpointStore {
     return undefined
   }
 
+  /** The newest good checkpoint of step `last` or before, and nothing after it: those are removed. */
+  async rewind(last: number): Promise<Checkpoint | undefined> {
+    await this.#writing?.catch(() => {})
+    for (const step of await this.#steps()) if (step > last) await rm(this.#file(step), { force: true })
+    return (await this.newest(() => {}))?.checkpoint
+  }
+
   /** Whether a write is under way: then a further one would only queue. */
   get busy(): boolean {
     return this.#writing !== undefined
@@ -148,7 +168,10 @@ export class CheckpointStore {
     const writing = (async () => {
       await before?.catch(() => {})
       await writeDurably(file, bytes)
-      for (const step of (await this.#steps()).slice(this.#keep)) await rm(this.#file(step), { force: true })
+      const steps = await this.#steps()
+      const epochEnd = steps.find(this.#endsEpoch)
+      for (const step of steps.slice(this.#keep))
+        if (step !== epochEnd) await rm(this.#file(step), { force: true })
     })()
     this.#writing = writing
     try {

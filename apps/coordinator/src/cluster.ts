@@ -1,8 +1,10 @@
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { cover, split } from '@convoy/reduction'
+import { createHash } from 'node:crypto'
 import type { Report } from './events.ts'
 import { Member, type Assignment } from './member.ts'
+import { numericsText } from './numerics.ts'
 import { median, type Pace } from './pace.ts'
 import { ParameterFrame } from './parameters.ts'
 import { cutLeaves } from './plan.ts'
@@ -18,7 +20,8 @@ const STRIKES = 3
 /** For how long the first time, in seconds; it doubles with each further time. */
 const SET_ASIDE = 10
 
-type Answer = MessageOf<WorkerMessage, 'gradient' | 'evaluation'>
+type Gradient = MessageOf<WorkerMessage, 'gradient'>
+type Answer = Gradient | MessageOf<WorkerMessage, 'evaluation'>
 
 /** One pass over the workers: the gradient of a batch, or the evaluation of a test set. */
 export interface Job {
@@ -38,7 +41,7 @@ export interface Job {
   /** What a worker needs to compute [lo, hi): the rest of the `work` message, and its payloads. */
   request(lo: number, hi: number, withSamples: boolean): WorkRequest
   /** Takes an answer. Throws a `ConvoyError` where it is not usable; then nothing is taken. */
-  accept(answer: Answer, payload: Uint8Array): void
+  accept(answer: Answer, payload: Uint8Array, worker: string): void
 }
 
 export interface WorkRequest {
@@ -54,6 +57,22 @@ interface Piece {
   /** Whether it waits for a worker in `#orphans`. */
   waiting: boolean
   readonly holders: Map<Member, Assignment>
+  /** Where this is the repetition of a node that was taken already: what was answered so far. */
+  readonly votes?: Vote[]
+}
+
+/** One answer to a node that is verified. */
+interface Vote {
+  readonly worker: string
+  /** A hash of the answer. */
+  readonly digest: string
+}
+
+export interface ClusterOptions {
+  /** Share of the gradients that a second worker repeats. */
+  readonly verify?: number
+  /** Whether the run began in another process, so that it is not known here who took part before. */
+  readonly resumed?: boolean
 }
 
 /** What is remembered of a worker across its connections, by its name. */
@@ -63,6 +82,8 @@ interface Record {
   strikes: number
   timesAside: number
   asideUntil: number
+  /** The first step that may hold a gradient of this worker; undefined where none was taken. */
+  since: number | undefined
 }
 
 /**
@@ -87,8 +108,19 @@ export class Cluster {
   /** Samples whose gradients were computed but not needed: answers that came second. */
   wasted = 0
 
-  constructor(report: Report) {
+  /** Called where a worker was found to give wrong gradients, with the first step that may hold one of them. */
+  onDishonest: (since: number) => void = () => {}
+  /** Called where the gradient of a step is not finite, and no single worker is to blame. */
+  onNotFinite: () => void = () => {}
+  readonly #verify: number
+  readonly #resumed: boolean
+  /** Who answered the job at hand with something that is not finite. */
+  readonly #notFinite = new Set<string>()
+
+  constructor(report: Report, { verify = 0, resumed = false }: ClusterOptions = {}) {
     this.#report = report
+    this.#verify = verify
+    this.#resumed = resumed
     this.#ticker = setInterval(() => this.#tick(), TICK)
     this.#ticker.unref()
   }
@@ -125,6 +157,7 @@ export class Cluster {
         strikes: 0,
         timesAside: 0,
         asideUntil: 0,
+        since: undefined,
       })
     }
     this.#report({
@@ -147,6 +180,7 @@ export class Cluster {
     for (const assignment of [...member.assignments.values()]) {
       if (assignment.id === finishing) continue
       const piece = this.#pieces.get(assignment)
+      member.cancel(assignment)
       this.#drop(member, assignment)
       this.#orphan(piece)
     }
@@ -172,6 +206,7 @@ export class Cluster {
     return new Promise((resolve) => {
       this.#job = job
       this.#frame = frame
+      this.#notFinite.clear()
       this.#finish = resolve
       if (job.planned) this.#plan(job)
       else this.#orphan(this.#piece(0, job.units))
@@ -230,19 +265,122 @@ export class Cluster {
           'Nothing.',
         )
       }
-      this.#job!.accept(answer, payload)
+      if (piece.votes)
+        piece.votes.push({ worker: member.name, digest: digestOf(answer as Gradient, payload) })
+      else this.#job!.accept(answer, payload, member.name)
     } catch (thrown) {
-      this.refuse(member, asConvoyError(thrown), answer.id)
-      this.#orphan(piece)
-      this.#dispatch()
+      this.#refuseAnswer(member, asConvoyError(thrown), answer.id, piece)
       return
     }
     const record = this.#records.get(member.name)!
     record.strikes = 0
+    if (answer.kind === 'gradient') record.since ??= this.#resumed ? 0 : answer.step
     // A first answer includes warming up; it would make a poor measure if it stayed the only one.
     member.pace.add(assignment.samples, seconds)
     this.#recover(member)
+    if (piece.votes) this.#count(piece, piece.votes)
+    else {
+      if (answer.kind === 'gradient' && Math.random() < this.#verify)
+        this.#repeat(piece, member.name, answer, payload)
+      this.#complete(piece)
+    }
+    this.#dispatch()
+  }
+
+  /** Has a node that was taken computed by another worker too. */
+  #repeat({ lo, hi }: Piece, worker: string, answer: Gradient, payload: Uint8Array): void {
+    const vote = { worker, digest: digestOf(answer, payload) }
+    const piece: Piece = { lo, hi, done: false, waiting: false, holders: new Map(), votes: [vote] }
+    this.#open.add(piece)
+    this.#orphan(piece)
+  }
+
+  /**
+   * Looks at the answers to a node that is verified. What two workers gave is right, since a wrong answer is hardly ever
+   * wrong twice alike; where two differ, a third decides, or else they are asked again.
+   */
+  #count(piece: Piece, votes: readonly Vote[]): void {
+    const step = this.#job!.step
+    const right = votes.find((vote) =>
+      votes.some((other) => other.digest === vote.digest && other.worker !== vote.worker),
+    )?.digest
+    if (right === undefined) {
+      const { lo, hi } = piece
+      if (votes.length === 2) {
+        this.#report({ event: 'disputed', workers: votes.map(({ worker }) => worker), step, lo, hi })
+      }
+      this.#orphan(piece)
+      return
+    }
+    const wrong = new Set(votes.filter(({ digest }) => digest !== right).map(({ worker }) => worker))
     this.#complete(piece)
+    let since = Infinity
+    for (const worker of wrong) {
+      const record = this.#records.get(worker)!
+      record.asideUntil = Infinity
+      since = Math.min(since, record.since ?? Infinity)
+      this.#report({ event: 'dishonest', worker, step, lo: piece.lo, hi: piece.hi })
+      const member = this.#members.get(worker)
+      if (member) this.#expel(member)
+    }
+    if (since < Infinity) this.onDishonest(since)
+  }
+
+  /** Sends a worker away for good. */
+  #expel(member: Member): void {
+    const { message, remedy } = banned()
+    member.send({ kind: 'goodbye', code: 'E_DISHONEST', message, remedy })
+    member.socket.close(1008)
+    this.leave(member, 'it gave wrong gradients')
+  }
+
+  /** Throws E_DISHONEST for a worker that was found to give wrong gradients, by its name or process. */
+  checkBan({ name, instance }: { name: string; instance: string }): void {
+    for (const [known, record] of this.#records) {
+      if (record.asideUntil === Infinity && (known === name || record.instance === instance)) throw banned()
+    }
+  }
+
+  /** Whether a worker may answer a node that is verified: one of the same arithmetic that did not, or, in a dispute, once more. */
+  #mayVote(votes: readonly Vote[], member: Member): boolean {
+    const before = votes.filter(({ worker }) => worker === member.name).length
+    if (before > 1 || this.#aside(member)) return false
+    const first = this.#members.get(votes[0].worker)
+    if (first && numericsText(first.numerics) !== numericsText(member.numerics)) return false
+    return before === 0 || (votes.length > 1 && !this.#fresh(votes, member))
+  }
+
+  /** Whether there is someone else who has not answered yet. */
+  #fresh(votes: readonly Vote[], but?: Member): boolean {
+    return [...this.#members.values()].some(
+      (member) =>
+        member !== but &&
+        member.state === 'ready' &&
+        votes.every(({ worker }) => worker !== member.name) &&
+        this.#mayVote(votes, member),
+    )
+  }
+
+  #aside(member: Member): boolean {
+    return this.#records.get(member.name)!.asideUntil > performance.now()
+  }
+
+  /** Refuses an answer. One that is not finite is the worker's fault only as long as no other answers alike. */
+  #refuseAnswer(member: Member, error: ConvoyError, id: number, piece: Piece): void {
+    this.refuse(member, error, id)
+    if (error.code === 'E_NOT_FINITE') {
+      const again = this.#notFinite.has(member.name)
+      this.#notFinite.add(member.name)
+      if (this.#notFinite.size > 1 || (again && this.#members.size === 1)) {
+        for (const name of this.#notFinite) {
+          const record = this.#records.get(name)!
+          record.strikes = 0
+          if (record.asideUntil < Infinity) record.asideUntil = 0
+        }
+        return this.onNotFinite()
+      }
+    }
+    this.#orphan(piece)
     this.#dispatch()
   }
 
@@ -297,7 +435,7 @@ export class Cluster {
 
   #eligible(member: Member): boolean {
     if (member.state !== 'ready' || !this.#frame || !this.#job) return false
-    if (this.#records.get(member.name)!.asideUntil > performance.now()) return false
+    if (this.#aside(member)) return false
     return member.offerParameters(this.#frame, () => this.#dispatch())
   }
 
@@ -430,6 +568,11 @@ export class Cluster {
   #dispatch(): void {
     const job = this.#job
     if (!job) return
+    for (const piece of this.#orphans) {
+      // Of a node that only one worker answered, nobody else may be there to verify it.
+      if (piece.votes?.length === 1 && !piece.done && !this.#fresh(piece.votes)) this.#complete(piece)
+      if (!this.#job) return
+    }
     this.#orphans = this.#orphans.filter((piece) => !piece.done)
     const depth = job.planned ? 1 : 2
     let someone = false
@@ -454,7 +597,7 @@ export class Cluster {
       idle.sort((a, b) => a.assignments.size - b.assignments.size)
       const member = idle.shift()!
       const piece = this.#next(member, idle.length + 1)
-      if (!piece) return
+      if (!piece) continue
       this.#assign(member, piece)
       if (member.assignments.size < depth) idle.push(member)
     }
@@ -463,13 +606,16 @@ export class Cluster {
   /** What an idle worker should do: work that nobody has, or else work that it would finish before its holder. */
   #next(member: Member, idle: number): Piece | undefined {
     const job = this.#job!
-    const at = this.#orphans.findIndex((orphan) => !orphan.holders.has(member))
+    const at = this.#orphans.findIndex(
+      (orphan) => !orphan.holders.has(member) && (!orphan.votes || this.#mayVote(orphan.votes, member)),
+    )
     if (at < 0) return this.#overtake(member)
     let [piece] = this.#orphans.splice(at, 1) as [Piece]
     piece.waiting = false
     // Too large, or fewer pieces than hands: halve it. A piece that someone still computes stays whole.
     while (
       piece.holders.size === 0 &&
+      !piece.votes &&
       piece.hi - piece.lo > 1 &&
       (piece.hi - piece.lo > job.largest || this.#orphans.length + 1 < idle)
     ) {
@@ -494,7 +640,7 @@ export class Cluster {
       for (const assignment of other.assignments.values()) {
         const piece = this.#pieces.get(assignment)!
         at = Math.max(at, assignment.startedAt) + 1000 * (other.pace.expected(assignment.samples) ?? 0)
-        if (piece.holders.size > 1 || piece.waiting) continue
+        if (piece.holders.size > 1 || piece.waiting || piece.votes) continue
         const mine = now + 1000 * member.pace.expected(assignment.samples)!
         if (at > mine && at > latest) {
           best = piece
@@ -528,4 +674,18 @@ export class Cluster {
     }
     this.#dispatch()
   }
+}
+
+/** Two answers with one digest are the same bits. */
+function digestOf({ loss, correct, count }: Gradient, payload: Uint8Array): string {
+  const totals = new Uint8Array(Float64Array.of(loss, correct, count).buffer)
+  return createHash('sha256').update(totals).update(payload).digest('base64')
+}
+
+function banned(): ConvoyError {
+  return new ConvoyError(
+    'E_DISHONEST',
+    'other workers get another gradient from the same work: this machine computes wrongly',
+    'Check its memory and its clock rates before you let it take part under another name.',
+  )
 }

@@ -114,6 +114,15 @@ export const trainingSchema = z.object({
     .refine((leaves) => Number.isInteger(Math.log2(leaves)), 'it is no power of two')
     .default(4)
     .meta({ description: 'leaves in a node that bf16 rounds, a power of two', unit: 'N' }),
+  onDivergence: z.enum(['stop', 'rollback']).default('stop').meta({
+    description:
+      'when the cost rises for good, never falls, or a parameter is not finite: stop, or go back to the last epoch at half the rate',
+    unit: 'NAME',
+  }),
+  deadAfter: z.int().min(0).default(2_000).meta({
+    description: 'updates after which a cost that never fell is a dead start; 0 is never',
+    unit: 'UPDATES',
+  }),
 })
 
 /** Which images. */
@@ -161,6 +170,14 @@ export const runSchema = z.object({
     .min(1)
     .optional()
     .meta({ description: 'stop after so many updates, whatever the epoch', unit: 'N' }),
+  verify: z.number().min(0).max(1).default(0).meta({
+    description: 'share of the work that a second worker repeats, to find workers whose gradients are wrong',
+    unit: 'SHARE',
+  }),
+  ledger: z
+    .boolean()
+    .default(false)
+    .meta({ description: 'write ledger.jsonl: which samples each update used, and who computed them' }),
   reproducible: z
     .boolean()
     .default(false)

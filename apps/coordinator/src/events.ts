@@ -27,6 +27,12 @@ export type RunEvent =
   | { event: 'workerRecovered'; worker: string }
   | { event: 'refused'; worker: string; code: string; message: string }
   | { event: 'setAside'; worker: string; seconds: number; code: string }
+  /** A worker's answer was not the one that two others gave. */
+  | { event: 'dishonest'; worker: string; step: number; lo: number; hi: number }
+  /** Answers to a node differ, and nobody is there who could tell who is right. */
+  | { event: 'disputed'; workers: string[]; step: number; lo: number; hi: number }
+  | { event: 'diverged'; step: number; reason: string; message: string }
+  | { event: 'rolledBack'; from: number; to: number; rateFactor: number; reason: string }
   | { event: 'mixed'; worker: string; first: string; other: string }
   | {
       event: 'step'
@@ -49,6 +55,8 @@ export type RunEvent =
       trainLoss: number
       trainAccuracy: number
       samples: number
+      /** Samples of the epoch that were applied exactly once: all of them, or the run stops. */
+      exactlyOnce: number
       seconds: number
     }
   | { event: 'evaluating'; done: number; of: number }

@@ -32,8 +32,8 @@ export class Member {
   state: MemberState = 'compiling'
   /** In the order in which the worker will do them. */
   readonly assignments = new Map<number, Assignment>()
-  /** Parameters that were handed to the socket last: after how many updates. */
-  parametersStep = -1
+  /** The version of the parameters that were handed to the socket last. */
+  parametersVersion = 0
   /** Steps since it was given work. */
   idleSteps = 0
   /** Set while a frame is on its way: to be called when it has left. */
@@ -68,7 +68,7 @@ export class Member {
    * @returns Whether this worker now has, or is being sent, the newest parameters.
    */
   offerParameters(frame: ParameterFrame, flushed: () => void): boolean {
-    if (this.parametersStep === frame.step) return true
+    if (this.parametersVersion === frame.version) return true
     if (!this.beginParameters(frame, flushed)) return false
     this.sendParameters(frame.bytes, true)
     return true
@@ -78,7 +78,7 @@ export class Member {
   beginParameters(frame: ParameterFrame, flushed: () => void): boolean {
     if (this.#sending || this.socket.readyState !== this.socket.OPEN) return false
     frame.retain()
-    this.parametersStep = frame.step
+    this.parametersVersion = frame.version
     this.#sending = () => {
       this.#sending = undefined
       frame.release()

@@ -4,6 +4,8 @@ import { payloadOf, RESERVED, reserveFrame, sealFrame } from '@convoy/protocol'
 export class ParameterFrame {
   readonly values: Float32Array
   step = -1
+  /** Another number for each content, also where a step is done again. */
+  version = 0
   /** The bytes to send. */
   bytes: Uint8Array = new Uint8Array()
   readonly #buffer: ArrayBuffer
@@ -21,8 +23,9 @@ export class ParameterFrame {
     return RESERVED + 4 * elements
   }
 
-  /** Says after how many updates these values are. */
-  seal(step: number): void {
+  /** Says after how many updates these values are, and in which version. */
+  seal(step: number, version: number): void {
+    this.version = version
     this.step = step
     this.bytes = sealFrame(this.#buffer, { kind: 'parameters', step }, this.values.byteLength)
   }
@@ -43,20 +46,21 @@ export class ParameterFrame {
 export class Parameters {
   readonly size: number
   current: ParameterFrame
+  #version = 0
   readonly #free: ParameterFrame[] = []
 
   constructor(initial: Float32Array, step: number) {
     this.size = initial.length
     this.current = this.#take()
     this.current.values.set(initial)
-    this.current.seal(step)
+    this.current.seal(step, ++this.#version)
     this.current.retain()
   }
 
   /** Makes the next version, whose values `fill` puts in. */
   advance(step: number, fill: (next: ParameterFrame) => void): void {
     const next = this.#take()
-    next.seal(step)
+    next.seal(step, ++this.#version)
     next.retain()
     fill(next)
     this.current.release()

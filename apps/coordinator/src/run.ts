@@ -2,7 +2,7 @@ import { prepare, type AugmentationSpec, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { buildModel, initialise, parameterLayout } from '@convoy/model'
 import { createWriteStream } from 'node:fs'
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readFile, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { CheckpointStore, exists, writeDurably } from './checkpoints.ts'
@@ -11,7 +11,7 @@ import { dataSchema, trainingSchema, type CoordinatorConfig, type TrainingConfig
 import type { Report, RunEvent } from './events.ts'
 import { numericsText, type NumericsClass } from './numerics.ts'
 import { CoordinatorServer, type Hall } from './server.ts'
-import { parametersSha256, Training } from './training.ts'
+import { parametersSha256, Training, type Rewind, type State } from './training.ts'
 
 export type DoneEvent = Extract<RunEvent, { event: 'done' }>
 
@@ -77,9 +77,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     head: config.head,
   })
   const identity = identityOf(trainingConfig, dataset)
-  const name = config.name ?? defaultRunName(model.name.replace(/[^\w.-]/g, 'x'))
-  const directory = path.join(config.runs, name)
-  await makeDirectory(directory)
+  const { name, directory, made } = await makeFolder(config, model.name)
 
   const metrics = createWriteStream(path.join(directory, 'metrics.jsonl'), { flags: 'a' })
   // A full disk must not end the training; what was lost is told with the checkpoints.
@@ -89,7 +87,11 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     listen(event)
   }
 
-  const store = new CheckpointStore(path.join(directory, 'checkpoints'), config.keepCheckpoints)
+  const store: CheckpointStore = new CheckpointStore(
+    path.join(directory, 'checkpoints'),
+    config.keepCheckpoints,
+    (step) => step % training.stepsPerEpoch === 0,
+  )
   const found = await store.newest((file, error) =>
     report({ event: 'checkpointPassedOver', path: file, message: error.message }),
   )
@@ -103,9 +105,23 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   }
   await keepConfig(directory, config)
 
-  const cluster = new Cluster(report)
+  const cluster = new Cluster(report, { verify: config.verify, resumed: saved !== undefined })
   const parameterCount = parameterLayout(model).size
-  const training = new Training({
+  const beginning = (): State => ({
+    parameters: initialise(model, config.initialisation, config.seed),
+    velocity: new Float32Array(parameterCount),
+  })
+  const ledger = config.ledger
+    ? createWriteStream(path.join(directory, 'ledger.jsonl'), { flags: 'a' })
+    : undefined
+  ledger?.on('error', (error) => {
+    report({
+      event: 'checkpointFailed',
+      step: training.progress.step,
+      message: `the ledger: ${error.message}`,
+    })
+  })
+  const training: Training = new Training({
     config: trainingConfig,
     model,
     dataset,
@@ -113,11 +129,22 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     report,
     evaluateEvery: config.evaluateEvery,
     steps: config.steps,
-    start: saved ?? {
-      parameters: initialise(model, config.initialisation, config.seed),
-      velocity: new Float32Array(parameterCount),
-    },
+    start: saved ?? beginning(),
+    ...(ledger
+      ? {
+          used: (step, samples, nodes) => {
+            ledger.write(
+              `${JSON.stringify({ step, epoch: training.progress.epoch, nodes, samples: [...samples] })}\n`,
+            )
+          },
+        }
+      : {}),
   })
+
+  cluster.onDishonest = (since) =>
+    training.rewind(since, 'a worker that took part since then gave wrong gradients')
+  cluster.onNotFinite = () =>
+    training.diverged({ reason: 'notFinite', message: 'the gradient holds NaN or Inf, whoever computes it' })
 
   // The run's numerics class: the first worker's. Workers of another are let in, and the result says so.
   let numerics = saved?.numerics ?? null
@@ -127,6 +154,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     cluster,
     largestPayload: 4 * parameterCount,
     admit(hello) {
+      cluster.checkBan(hello)
       const theirs = numericsText(hello.numerics)
       if (numerics !== null && theirs !== numerics) {
         if (config.reproducible) {
@@ -156,7 +184,12 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     page: (route) => (route === '/healthz' ? { status: 200, type: 'text/plain', body: 'ok\n' } : undefined),
   }
   const server = new CoordinatorServer(config, hall)
-  const url = await server.listen()
+  const url = await server.listen().catch(async (error: unknown) => {
+    metrics.destroy()
+    ledger?.destroy()
+    if (made) await rm(directory, { recursive: true, force: true })
+    throw error
+  })
 
   report({
     event: 'start',
@@ -199,6 +232,19 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     }
   }
 
+  const goBack = async ({ to, rateFactor, reason }: Rewind): Promise<void> => {
+    const from = training.progress.step
+    // Nothing was applied since: the step at hand is done again.
+    if (to < from || rateFactor !== 1) {
+      training.restore((await store.rewind(to)) ?? beginning())
+      training.progress.rateFactor *= rateFactor
+      // At once, so that a run that is resumed has the new rate too.
+      await save()
+    }
+    const { step } = training.progress
+    report({ event: 'rolledBack', from, to: step, rateFactor: training.progress.rateFactor, reason })
+  }
+
   return {
     name,
     directory,
@@ -206,10 +252,15 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     training,
     cluster,
     async train() {
-      await training.run((epochEnded) => {
-        const due = epochEnded || performance.now() - savedAt > 1000 * config.checkpointEvery
-        if (due && !store.busy) void save()
-      })
+      const afterStep = (epochEnded: boolean) => {
+        const due = performance.now() - savedAt > 1000 * config.checkpointEvery
+        if (epochEnded || (due && !store.busy)) void save()
+      }
+      for (;;) {
+        const rewind = await training.run(afterStep)
+        if (!rewind) break
+        await goBack(rewind)
+      }
       if (savedStep !== training.progress.step || store.busy) await save()
       const { progress, parameters } = training
       const done: DoneEvent = {
@@ -233,18 +284,36 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     async close(message) {
       cluster.dispose()
       await server.close(message)
-      await new Promise<void>((resolve) => metrics.end(() => resolve()))
+      for (const stream of [metrics, ledger])
+        if (stream) await new Promise<void>((resolve) => stream.end(() => resolve()))
     },
   }
 }
 
-async function makeDirectory(directory: string): Promise<void> {
+/** The folder of the run: the one that was named, there already or not, or else a new one. */
+async function makeFolder(
+  config: CoordinatorConfig,
+  model: string,
+): Promise<{ name: string; directory: string; made: boolean }> {
+  const usual = config.name ?? defaultRunName(model.replace(/[^\w.-]/g, 'x'))
   try {
-    await mkdir(directory, { recursive: true })
+    await mkdir(config.runs, { recursive: true })
+    for (let n = 1; ; n++) {
+      const name = n === 1 ? usual : `${usual}-${n}`
+      const directory = path.join(config.runs, name)
+      const made = await mkdir(directory).then(
+        () => true,
+        (error: NodeJS.ErrnoException) => {
+          if (error.code !== 'EEXIST') throw error
+          return false
+        },
+      )
+      if (made || config.name !== undefined) return { name, directory, made }
+    }
   } catch (error) {
     throw new ConvoyError(
       'E_RUN',
-      `cannot make the folder ${directory}: ${(error as Error).message}`,
+      `cannot make the folder ${path.join(config.runs, usual)}: ${(error as Error).message}`,
       'Choose another place with --runs DIR.',
     )
   }

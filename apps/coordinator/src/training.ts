@@ -1,5 +1,6 @@
 import { Arena } from '@convoy/arena'
 import { epochOrder, batchRange, stepCount, type Dataset } from '@convoy/data'
+import { ConvoyError } from '@convoy/errors'
 import { parameterLayout, type ModelSpec } from '@convoy/model'
 import { learningRate, NesterovSgd, type Schedule } from '@convoy/optim'
 import { createHash } from 'node:crypto'
@@ -7,8 +8,10 @@ import { Batch } from './batch.ts'
 import type { Checkpoint } from './checkpoints.ts'
 import type { Cluster } from './cluster.ts'
 import type { TrainingConfig } from './config.ts'
+import { DivergenceGuard, type Divergence, type GuardState } from './divergence.ts'
 import { Evaluation, type Score } from './evaluation.ts'
 import type { Report } from './events.ts'
+import { Ledger, type Entry } from './ledger.ts'
 import { Parameters } from './parameters.ts'
 
 /** Where training stands: all that changes from step to step. */
@@ -23,7 +26,21 @@ export interface Progress {
   epochSamples: number
   /** Seconds of training so far, in all sessions. */
   seconds: number
+  /** What the schedule's rate is multiplied by. */
+  rateFactor: number
+  guard: GuardState
 }
+
+/** What `run` ends with where the training has to go back: to a state of this step or an earlier one. */
+export interface Rewind {
+  readonly to: number
+  /** The rate's further factor from there on. */
+  readonly rateFactor: number
+  readonly reason: string
+}
+
+/** Halvings of the rate before a run that keeps diverging is given up. */
+const MOST_HALVINGS = 6
 
 export interface TrainingInput {
   readonly config: TrainingConfig
@@ -36,7 +53,18 @@ export interface TrainingInput {
   /** Stop after so many updates, whatever the epoch. */
   readonly steps: number | undefined
   /** Parameters and velocity to start from. */
-  readonly start: Pick<Checkpoint, 'parameters' | 'velocity'> & Partial<Progress>
+  readonly start: State
+  /** Told after each update which samples it used, and who computed them. */
+  readonly used?: (step: number, samples: Uint32Array, nodes: readonly Entry[]) => void
+}
+
+/** A state to start from; what it does not say is as at the beginning. */
+export type State = Pick<Checkpoint, 'parameters' | 'velocity'> & Partial<Progress>
+
+function progressOf(start: State): Progress {
+  const { step = 0, epoch = 0, epochLoss = 0, epochCorrect = 0, epochSamples = 0, seconds = 0 } = start
+  const { rateFactor = 1, guard = { sum: 0, samples: 0, windows: 0, best: null } } = start
+  return { step, epoch, epochLoss, epochCorrect, epochSamples, seconds, rateFactor, guard: { ...guard } }
 }
 
 /** The schedule that a config describes. */
@@ -58,7 +86,7 @@ export function scheduleOf(config: TrainingConfig): Schedule {
 
 /** Synchronous data-parallel training: each step is the gradient of one batch from the cluster, then one update. */
 export class Training {
-  readonly progress: Progress
+  progress: Progress
   readonly parameters: Parameters
   readonly optimizer: NesterovSgd
   readonly stepsPerEpoch: number
@@ -74,7 +102,11 @@ export class Training {
   readonly #input: TrainingInput
   readonly #batch: Batch
   readonly #schedule: Schedule
+  readonly #ledger: Ledger
+  readonly #guard: DivergenceGuard
   #stopped = false
+  #rewind: Rewind | undefined
+  #diverged: ConvoyError | undefined
 
   constructor(input: TrainingInput) {
     const { config, dataset, model, start } = input
@@ -83,14 +115,7 @@ export class Training {
       config.batchSize === 'full' ? dataset.train.count : Math.min(config.batchSize, dataset.train.count)
     this.stepsPerEpoch = stepCount(dataset.train.count, this.batchSize)
     this.totalSteps = this.stepsPerEpoch * config.epochs
-    this.progress = {
-      step: start.step ?? 0,
-      epoch: start.epoch ?? 0,
-      epochLoss: start.epochLoss ?? 0,
-      epochCorrect: start.epochCorrect ?? 0,
-      epochSamples: start.epochSamples ?? 0,
-      seconds: start.seconds ?? 0,
-    }
+    this.progress = progressOf(start)
     this.parameters = new Parameters(start.parameters, this.progress.step)
     const { views, size } = parameterLayout(model)
     const arena = new Arena(size)
@@ -106,6 +131,30 @@ export class Training {
     })
     this.#batch = new Batch(dataset, arena, config)
     this.#schedule = scheduleOf(config)
+    this.#ledger = new Ledger(dataset.train.count)
+    // Guessing costs ln(classes) with a softmax, and classes·ln(2) with a sigmoid for each class.
+    const { classes, head } = model
+    this.#guard = new DivergenceGuard(
+      head === 'softmax' ? Math.log(classes) : classes * Math.LN2,
+      config.deadAfter,
+    )
+    this.#takeUp()
+  }
+
+  /** Goes on from another state of the same run. */
+  restore(state: State): void {
+    this.progress = progressOf(state)
+    this.optimizer.restore(state.parameters, state.velocity)
+    this.parameters.advance(this.progress.step, (next) => next.values.set(state.parameters))
+    this.#takeUp()
+  }
+
+  /** Has ledger and guard continue from `progress`. */
+  #takeUp(): void {
+    const { config, dataset } = this.#input
+    const { epoch, epochSamples, guard } = this.progress
+    this.#ledger.begin(epochOrder(config.seed, epoch, dataset.train.count).subarray(0, epochSamples))
+    this.#guard.state = guard
   }
 
   /** Whether every update that was asked for is done. */
@@ -119,12 +168,49 @@ export class Training {
     this.#input.cluster.abandon()
   }
 
+  /** Makes `run` end at once, to be gone on with from an earlier state: gradients since step `to` are in doubt. */
+  rewind(to: number, reason: string): void {
+    this.#rewind ??= { to, rateFactor: 1, reason }
+    this.#input.cluster.abandon()
+  }
+
+  /** The training went wrong for good: makes `run` end, by throwing E_DIVERGED or with a `Rewind`. */
+  diverged({ reason, message }: Divergence): void {
+    const { step, epoch, rateFactor } = this.progress
+    const { config, report, cluster } = this.#input
+    if (this.#diverged || this.#rewind) return
+    report({ event: 'diverged', step, reason, message })
+    if (config.onDivergence === 'rollback' && rateFactor > 2 ** -MOST_HALVINGS) {
+      // Of a start that never learned there is no good state but the first.
+      const to = reason === 'deadStart' ? 0 : epoch * this.stepsPerEpoch
+      this.#rewind = { to, rateFactor: 0.5, reason: message }
+    } else {
+      this.#diverged = new ConvoyError(
+        'E_DIVERGED',
+        `the training diverged at step ${step}: ${message}`,
+        reason === 'deadStart'
+          ? 'Try another --seed, a higher or lower --learning-rate, or --initialisation heNormal.'
+          : 'Lower --learning-rate, or give --clip-norm 1, or --on-divergence rollback; the last good checkpoint stays.',
+      )
+    }
+    cluster.abandon()
+  }
+
   /**
-   * Trains until finished or stopped.
+   * Trains until finished or stopped, or until it has to go back: then it resolves with where to.
    *
    * @param afterStep Called after each update, with whether it ended an epoch: the place for checkpoints.
+   * Throws E_DIVERGED, and E_LEDGER where samples were not used exactly once.
    */
-  async run(afterStep: (epochEnded: boolean) => void): Promise<void> {
+  async run(afterStep: (epochEnded: boolean) => void): Promise<Rewind | undefined> {
+    await this.#run(afterStep)
+    if (this.#diverged) throw this.#diverged
+    const rewind = this.#rewind
+    this.#rewind = undefined
+    return rewind
+  }
+
+  async #run(afterStep: (epochEnded: boolean) => void): Promise<void> {
     const { config, dataset, evaluateEvery } = this.#input
     const { progress } = this
     while (!this.finished && !this.#stopped) {
@@ -133,7 +219,7 @@ export class Training {
         const inEpoch = progress.step - progress.epoch * this.stepsPerEpoch
         const [lo, hi] = batchRange(inEpoch, dataset.train.count, this.batchSize)
         const done = await this.#step(order.subarray(lo, hi))
-        if (!done) return
+        if (!done || this.#rewind || this.#diverged) return
         const epochEnded = inEpoch + 1 === this.stepsPerEpoch
         if (epochEnded) this.#endEpoch()
         afterStep(epochEnded)
@@ -153,11 +239,14 @@ export class Training {
     if (!(await cluster.compute(batch, parameters.current))) return false
 
     const { gradient, loss, correct, count } = batch.tree.result()
-    const rate = learningRate(this.#schedule, {
-      step: progress.step,
-      stepsPerEpoch: this.stepsPerEpoch,
-      totalSteps: this.totalSteps,
-    })
+    for (const { lo, hi } of batch.entries) this.#ledger.apply(batch.ids(lo, hi))
+    const rate =
+      progress.rateFactor *
+      learningRate(this.#schedule, {
+        step: progress.step,
+        stepsPerEpoch: this.stepsPerEpoch,
+        totalSteps: this.totalSteps,
+      })
     let norm = 0
     parameters.advance(progress.step + 1, (next) => {
       const send = cluster.broadcast(next)
@@ -167,6 +256,7 @@ export class Training {
       }).gradientNorm
     })
 
+    this.#input.used?.(progress.step, ids, batch.entries)
     progress.step++
     progress.epochLoss += loss
     progress.epochCorrect += correct
@@ -187,12 +277,17 @@ export class Training {
       seconds,
       workers: cluster.size,
     })
+    const divergence: Divergence | undefined = this.optimizer.isFinite()
+      ? this.#guard.step(progress.step, loss, count)
+      : { reason: 'notFinite', message: 'a parameter is NaN or infinite' }
+    if (divergence) this.diverged(divergence)
     return true
   }
 
   #endEpoch(): void {
     const { progress } = this
     const { epochLoss, epochCorrect, epochSamples } = progress
+    this.#ledger.close()
     progress.epoch++
     this.trainLoss = epochLoss / epochSamples
     this.#input.report({
@@ -202,9 +297,11 @@ export class Training {
       trainLoss: this.trainLoss,
       trainAccuracy: epochCorrect / epochSamples,
       samples: epochSamples,
+      exactlyOnce: this.#ledger.count,
       seconds: progress.seconds,
     })
     progress.epochLoss = progress.epochCorrect = progress.epochSamples = 0
+    this.#ledger.begin(new Uint32Array())
   }
 
   /** Tests the present parameters on the whole test set. Resolves with undefined where it was abandoned. */

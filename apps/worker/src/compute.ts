@@ -104,6 +104,8 @@ function handle(order: Order): void {
       break
     case 'parameters':
       parameters = order
+      // A step that is done again comes with other parameters.
+      if (bench) bench.step = -1
       // Requests on older parameters are of no use to anyone now.
       drop((request) => request.work.step !== order.step)
       break

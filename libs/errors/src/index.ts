@@ -26,11 +26,14 @@ export const meanings = {
   E_MESSAGE: 'A message is not one that the protocol knows.',
   E_NUMERICS: "The worker's numerics class is not the run's.",
   E_GRADIENT: 'A gradient is not usable: NaN, infinite or of the wrong size.',
+  E_NOT_FINITE: 'A gradient holds NaN or Inf.',
+  E_DISHONEST: 'A worker gave another gradient than others do for the same work.',
   E_NOT_ASKED: 'An answer to something that was not asked.',
   // Runs
   E_RUN: 'The run cannot be started or resumed as asked.',
   E_CHECKPOINT: 'A checkpoint is torn or not of this run.',
   E_DIVERGED: 'The training diverged.',
+  E_LEDGER: 'A sample was used twice or not at all in an epoch.',
   E_INTERNAL: 'A defect in Convoy.',
 } as const
 

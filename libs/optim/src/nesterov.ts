@@ -65,6 +65,17 @@ export class NesterovSgd {
     return this.#v.values
   }
 
+  /** Whether every parameter is a finite number. */
+  isFinite(): boolean {
+    return this.#arena.isFinite(this.#w)
+  }
+
+  /** Goes on from these w and v. */
+  restore(parameters: Float32Array, velocity: Float32Array): void {
+    this.#w.values.set(parameters)
+    this.#v.values.set(velocity)
+  }
+
   /**
    * One update.
    *

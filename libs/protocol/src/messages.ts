@@ -45,7 +45,8 @@ const gradient = z.strictObject({
   step: count,
   ...node,
   count,
-  loss: z.number(),
+  /** Any number: training that diverges is no fault of the wire's. */
+  loss: z.custom<number>((value) => typeof value === 'number'),
   correct: count,
   /** Time the engine took, in seconds. */
   seconds: z.number().min(0),

@@ -159,7 +159,7 @@ describe('a gradient that is not usable', () => {
         const gradient = leaf(0)
         gradient[i] = value
         expect(() => tree.accept(0, 1, gradient, totals)).toThrowError(
-          expect.objectContaining({ code: 'E_GRADIENT' }),
+          expect.objectContaining({ code: 'E_NOT_FINITE' }),
         )
       }
       expect(() => tree.accept(0, 1, leaf(0).subarray(1), totals)).toThrowError(

@@ -66,8 +66,8 @@ export class ReductionTree {
    * Takes the sum of node [lo, hi); the gradient is copied.
    *
    * @param gradient float32 numbers, or bfloat16 ones as their bits.
-   * Throws E_NOT_ASKED where that is no node, or overlaps with what was taken, and E_GRADIENT where the gradient has
-   * another size or holds NaN or Inf; then nothing is taken.
+   * Throws E_NOT_ASKED where that is no node, or overlaps with what was taken, E_GRADIENT where the gradient has
+   * another size, and E_NOT_FINITE where it holds NaN or Inf; then nothing is taken.
    */
   accept(lo: number, hi: number, gradient: Float32Array | Uint16Array, totals: Totals): void {
     if (!isNode(lo, hi, this.#leaves)) {
@@ -90,7 +90,11 @@ export class ReductionTree {
     else slot.values.set(gradient)
     if (!this.#arena.isFinite(slot)) {
       this.#arena.give(slot)
-      throw unusable('a gradient holds NaN or Inf')
+      throw new ConvoyError(
+        'E_NOT_FINITE',
+        'a gradient holds NaN or Inf',
+        'Check the memory and the engine of that machine.',
+      )
     }
     this.#taken.fill(true, lo, hi)
     this.#sums.set(`${lo}-${hi}`, { gradient: slot, ...totals })

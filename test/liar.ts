@@ -1,0 +1,45 @@
+import { decodeFrame } from '@convoy/protocol'
+import type { AddressInfo } from 'node:net'
+import { WebSocket, WebSocketServer } from 'ws'
+
+/**
+ * A door before a coordinator that flips the lowest bit of one number in every tenth gradient that goes through: a worker
+ * behind it looks like one with bad memory.
+ */
+export async function liarBefore(
+  url: string,
+): Promise<{ url: string; lies: () => number; close: () => void }> {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
+  await new Promise((resolve) => server.once('listening', resolve))
+  let gradients = 0
+  let lies = 0
+  server.on('connection', (near) => {
+    const far = new WebSocket(url)
+    const early: Buffer[] = []
+    near.on('message', (data: Buffer) => {
+      const bytes = Buffer.from(data)
+      const { header, payload } = decodeFrame(bytes)
+      if ((header as { kind: string }).kind === 'gradient' && ++gradients % 10 === 0) {
+        lies++
+        bytes[bytes.length - payload.length + 4 * 1000] ^= 1
+      }
+      if (far.readyState === WebSocket.OPEN) far.send(bytes)
+      else early.push(bytes)
+    })
+    far.on('open', () => early.forEach((bytes) => far.send(bytes)))
+    far.on('message', (data: Buffer) => near.send(data))
+    far.on('close', () => near.close())
+    near.on('close', () => far.close())
+    far.on('error', () => near.terminate())
+    near.on('error', () => far.terminate())
+  })
+  const { port } = server.address() as AddressInfo
+  return {
+    url: `ws://127.0.0.1:${port}`,
+    lies: () => lies,
+    close: () => {
+      for (const socket of server.clients) socket.terminate()
+      server.close()
+    },
+  }
+}
