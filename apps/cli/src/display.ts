@@ -83,7 +83,7 @@ export class Display {
           ...(event.resumedAt > 0 ? [`           goes on after step ${grouped(event.resumedAt)}`] : []),
         ].join('\n')
       case 'listening':
-        return `listening  ${event.url}`
+        return [`dashboard  ${event.dashboard}`, `listening  ${event.url}`].join('\n')
       case 'waiting':
         return `waiting    ${event.reason}`
       case 'workerJoined':

@@ -2,6 +2,7 @@ import { encodeFrame, type CoordinatorMessage, type MessageOf, type WorkerMessag
 import type { WebSocket } from 'ws'
 import type { NumericsClass } from './numerics.ts'
 import { Pace } from './pace.ts'
+import { Tally } from './tally.ts'
 import type { ParameterFrame } from './parameters.ts'
 
 /** A piece of work that was sent to a worker and not answered yet. */
@@ -28,6 +29,7 @@ export class Member {
   readonly holdsData: boolean
   /** Outlives reconnections: the roster hands it on to the next connection of the same worker. */
   readonly pace: Pace
+  readonly tally: Tally
   readonly socket: WebSocket
   state: MemberState = 'compiling'
   /** In the order in which the worker will do them. */
@@ -45,6 +47,7 @@ export class Member {
     socket: WebSocket,
     holdsData: boolean,
     pace: Pace = new Pace(),
+    tally: Tally = new Tally(),
   ) {
     this.name = name
     this.instance = hello.instance
@@ -53,10 +56,14 @@ export class Member {
     this.holdsData = holdsData
     this.socket = socket
     this.pace = pace
+    this.tally = tally
   }
 
   send(message: CoordinatorMessage, ...payloads: readonly ArrayBufferView[]): void {
-    if (this.socket.readyState === this.socket.OPEN) this.socket.send(encodeFrame(message, ...payloads))
+    if (this.socket.readyState !== this.socket.OPEN) return
+    const frame = encodeFrame(message, ...payloads)
+    this.tally.sent += frame.byteLength
+    this.socket.send(frame)
   }
 
   /**
@@ -72,6 +79,7 @@ export class Member {
     this.#sending = frame
     frame.retain()
     this.parametersStep = frame.step
+    this.tally.sent += frame.bytes.byteLength
     this.socket.send(frame.bytes, () => {
       this.#sending = undefined
       frame.release()
