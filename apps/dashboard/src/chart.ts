@@ -18,6 +18,8 @@ export interface ChartOptions {
   readonly note?: string
   /** How a value is written. */
   readonly format: (value: number | null | undefined) => string
+  /** How a value is written at the axis; otherwise as a short number. */
+  readonly tick?: (value: number) => string
   /** What x counts, such as `step`. */
   x: string
   /** Fixed ends of the y axis. */
@@ -114,7 +116,7 @@ export class Chart {
   /** Makes the plot anew, such as in other colours. */
   redraw(): void {
     this.#plot?.destroy()
-    const { format, range, x } = this.#options
+    const { range, x } = this.#options
     const [grid, muted] = [colour('grid'), colour('muted')]
     const axis = {
       stroke: muted,
@@ -122,7 +124,7 @@ export class Chart {
       ticks: { show: false },
       font: '11px system-ui',
     }
-    const number = new Intl.NumberFormat('en-US', { notation: 'compact', maximumFractionDigits: 2 })
+    const number = new Intl.NumberFormat('en-US', { notation: 'compact', maximumSignificantDigits: 3 })
     this.#plot = new uPlot(
       {
         width: Math.max(200, this.#plotBox.clientWidth),
@@ -144,7 +146,11 @@ export class Chart {
             size: 26,
             values: (_, ticks) => ticks.map((tick) => number.format(tick)),
           },
-          { ...axis, size: 58, values: (_, ticks) => ticks.map((tick) => format(tick)) },
+          {
+            ...axis,
+            size: 48,
+            values: (_, ticks) => ticks.map(this.#options.tick ?? ((tick) => number.format(tick))),
+          },
         ],
         series: [
           {},
@@ -202,8 +208,9 @@ export class Chart {
       ctx.lineTo(bbox.left + bbox.width, y)
       ctx.stroke()
       ctx.font = `${11 * devicePixelRatio}px system-ui`
-      ctx.textBaseline = 'bottom'
-      ctx.fillText(label, bbox.left + 4 * devicePixelRatio, y - 2 * devicePixelRatio)
+      ctx.textAlign = 'left'
+      ctx.textBaseline = 'top'
+      ctx.fillText(label, bbox.left + 4 * devicePixelRatio, y + 3 * devicePixelRatio)
       ctx.restore()
     }
   }

@@ -36,6 +36,7 @@ export class RunsView implements View {
       chart({
         title: 'Test accuracy',
         format: (value) => format.percent(value, 1),
+        tick: (value) => format.percent(value, 0),
         range: [0, 1],
         marks: [{ at: PAPER, label: 'paper 90.92 %' }],
       }),
@@ -43,6 +44,7 @@ export class RunsView implements View {
         title: 'Train accuracy',
         note: 'mean of 5,000 samples',
         format: (value) => format.percent(value, 1),
+        tick: (value) => format.percent(value, 0),
         range: [0, 1],
       }),
       chart({ title: 'Learning rate', format: format.rate }),

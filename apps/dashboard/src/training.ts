@@ -69,6 +69,7 @@ export class TrainingView implements View {
         title: 'Accuracy',
         note: 'train: mean of 5,000 samples',
         format: (value) => format.percent(value, 1),
+        tick: (value) => format.percent(value, 0),
         range: [0, 1],
         marks: [{ at: PAPER, label: 'paper 90.92 %' }],
       }),
