@@ -24,6 +24,8 @@ export interface ChartOptions {
   x: string
   /** Fixed ends of the y axis. */
   readonly range?: readonly [number, number]
+  /** Whether the y axis begins at 0. */
+  readonly fromZero?: boolean
   /** Lines at fixed heights. */
   readonly marks?: readonly { at: number; label: string }[]
   /** Called with the ends of a stretch of x that was drawn with the mouse, or null for all of it. */
@@ -116,7 +118,7 @@ export class Chart {
   /** Makes the plot anew, such as in other colours. */
   redraw(): void {
     this.#plot?.destroy()
-    const { range, x } = this.#options
+    const { x } = this.#options
     const [grid, muted] = [colour('grid'), colour('muted')]
     const axis = {
       stroke: muted,
@@ -133,8 +135,7 @@ export class Chart {
         scales: {
           x: { time: false, range: () => this.#limits ?? [0, 1] },
           y: {
-            range: (_, low, high) =>
-              range ? [range[0], range[1]] : uPlot.rangeNum(low ?? 0, high ?? 1, 0.08, true),
+            range: (_, low, high) => this.#yRange(low ?? 0, high ?? 1),
           },
         },
         axes: [
@@ -194,6 +195,15 @@ export class Chart {
     this.#plot?.destroy()
   }
 
+  /** The ends of the y axis. Noise in the last digits of a constant must not fill the plot. */
+  #yRange(low: number, high: number): [number, number] {
+    const { range, fromZero } = this.#options
+    if (range) return [range[0], range[1]]
+    if (fromZero) return [0, high > 0 ? 1.08 * high : 1]
+    const pad = Math.max(0.08 * (high - low), 0.02 * Math.abs(high), 1e-6)
+    return [low >= 0 ? Math.max(0, low - pad) : low - pad, high + pad]
+  }
+
   #drawMarks(plot: uPlot): void {
     const { ctx, bbox } = plot
     for (const { at, label } of this.#options.marks ?? []) {
@@ -241,7 +251,8 @@ export class Chart {
     this.#values.forEach((output, i) => {
       const column = this.#data[i + 1] ?? []
       let at = index ?? column.length - 1
-      while (at > 0 && typeof column[at] !== 'number') at--
+      // Undefined is only between this line's values; null is where there is none.
+      while (at > 0 && column[at] === undefined) at--
       setText(output, this.#options.format(column[at]))
     })
   }

@@ -47,7 +47,7 @@ export class RunsView implements View {
         tick: (value) => format.percent(value, 0),
         range: [0, 1],
       }),
-      chart({ title: 'Learning rate', format: format.rate }),
+      chart({ title: 'Learning rate', format: format.rate, fromZero: true }),
     ]
     const unit = el(
       'select',

@@ -10,7 +10,7 @@ export function watchTheme(button: HTMLElement, changed: () => void): void {
   const apply = () => {
     if (theme === 'auto') delete document.documentElement.dataset['theme']
     else document.documentElement.dataset['theme'] = theme
-    button.textContent = names[theme]
+    button.textContent = `◐ ${names[theme]}`
     button.setAttribute('aria-label', `${names[theme]} theme`)
   }
   button.addEventListener('click', () => {

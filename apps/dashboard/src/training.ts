@@ -73,8 +73,8 @@ export class TrainingView implements View {
         range: [0, 1],
         marks: [{ at: PAPER, label: 'paper 90.92 %' }],
       }),
-      speed: chart({ title: 'Images/s', format: format.speed }),
-      rate: chart({ title: 'Learning rate', format: format.rate }),
+      speed: chart({ title: 'Images/s', format: format.speed, fromZero: true }),
+      rate: chart({ title: 'Learning rate', format: format.rate, fromZero: true }),
     }
     this.#rangeSelect = el(
       'select',

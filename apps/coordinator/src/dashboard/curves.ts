@@ -17,7 +17,8 @@ export class Curves {
   #count = 0
   /** Steps in the last bucket so far. */
   #filled = 0
-  /** The last step of each bucket. */
+  /** The first and the last step of each bucket. */
+  #firsts = new Float64Array(256)
   #steps = new Float64Array(256)
   readonly #low = curveNames.map(() => new Float32Array(256))
   readonly #high = curveNames.map(() => new Float32Array(256))
@@ -34,7 +35,7 @@ export class Curves {
   /** Adds a step. One that was there already takes back all from it on: a resumed run does its last steps again. */
   push(step: number, point: CurvePoint): void {
     if (this.#count > 0 && step <= this.#steps[this.#count - 1]) this.#cutFrom(step)
-    if (this.#count === 0 || this.#filled >= this.#stride) this.#open()
+    if (this.#count === 0 || this.#filled >= this.#stride) this.#open(step)
     const at = this.#count - 1
     this.#steps[at] = step
     this.#filled++
@@ -63,10 +64,10 @@ export class Curves {
     const before = curveNames.map(() => NaN)
     for (let lo = begin; lo < end; lo += each) {
       const hi = Math.min(end, lo + each)
-      const first = lo === 0 ? Math.min(1, this.#steps[0]) : this.#steps[lo - 1] + 1
+      const first = this.#firsts[lo]
       const last = this.#steps[hi - 1]
       const both = first < last
-      if (both) rows.step.push(Math.max(first, last - each * this.#stride + 1))
+      if (both) rows.step.push(first)
       rows.step.push(last)
       curveNames.forEach((name, i) => {
         let low = NaN
@@ -102,13 +103,12 @@ export class Curves {
     this.#filled = this.#stride
   }
 
-  #open(): void {
+  #open(step: number): void {
     if (this.#count === this.#capacity) this.#halve()
     if (this.#count === this.#steps.length) {
       const size = Math.min(this.#capacity, 2 * this.#count)
-      const steps = new Float64Array(size)
-      steps.set(this.#steps)
-      this.#steps = steps
+      this.#firsts = grown(this.#firsts, size)
+      this.#steps = grown(this.#steps, size)
       for (const columns of [this.#low, this.#high]) {
         columns.forEach((column, i) => {
           columns[i] = new Float32Array(size)
@@ -117,6 +117,7 @@ export class Curves {
       }
     }
     for (const column of [...this.#low, ...this.#high]) column[this.#count] = NaN
+    this.#firsts[this.#count] = step
     this.#count++
     this.#filled = 0
   }
@@ -124,6 +125,7 @@ export class Curves {
   #halve(): void {
     const half = this.#count / 2
     for (let at = 0; at < half; at++) {
+      this.#firsts[at] = this.#firsts[2 * at]
       this.#steps[at] = this.#steps[2 * at + 1]
       for (const low of this.#low) low[at] = least(low[2 * at], low[2 * at + 1])
       for (const high of this.#high) high[at] = -least(-high[2 * at], -high[2 * at + 1])
@@ -132,6 +134,12 @@ export class Curves {
     this.#stride *= 2
     this.#filled = this.#stride
   }
+}
+
+function grown(column: Float64Array<ArrayBuffer>, size: number): Float64Array<ArrayBuffer> {
+  const larger = new Float64Array(size)
+  larger.set(column)
+  return larger
 }
 
 /** The smaller one, or the one that is a number. */

@@ -79,6 +79,7 @@ export class History {
           totalSteps: Math.min(epochs * stepsPerEpoch, totalSteps ?? Infinity),
         }
         this.#step = event.resumedAt
+        this.#takeBack(event.resumedAt)
         this.#epoch = Math.floor(event.resumedAt / stepsPerEpoch)
         this.phase = 'waiting'
         this.workers = 0

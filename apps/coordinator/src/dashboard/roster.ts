@@ -58,23 +58,34 @@ export class Roster {
       const state = this.#cluster.setAside(member) ? 'set aside' : member.state
       states.set(member.name, state === 'gone' ? 'lost' : state)
     }
-    const first = this.#marks[0]
     const last = this.#marks.at(-1)
-    const seconds = first && last ? (last.at - first.at) / 1000 : 0
-    const during = (name: string, what: 'samples' | 'waitedFor') =>
-      (last?.by.get(name)?.[what] ?? 0) - (first?.by.get(name)?.[what] ?? 0)
-    const all = [...states.keys()].reduce((sum, name) => sum + during(name, 'samples'), 0)
-    const round = (value: number) => (Number.isFinite(value) ? Number(value.toPrecision(3)) : 0)
+    // A worker's time begins with its first samples.
+    const lately = (name: string) => {
+      const first = this.#marks.find(({ by }) => (by.get(name)?.samples ?? 0) > 0)
+      const seconds = first && last ? (last.at - first.at) / 1000 : 0
+      if (seconds === 0) return { rate: 0, blame: 0 }
+      const [from, to] = [first!.by.get(name)!, last!.by.get(name)!]
+      const blame = Math.min(1, (to.waitedFor - from.waitedFor) / seconds)
+      return { rate: (to.samples - from.samples) / seconds, blame }
+    }
+    const figures = new Map(
+      [...states].map(([name, state]) => [
+        name,
+        state === 'left' || state === 'lost' ? { rate: 0, blame: 0 } : lately(name),
+      ]),
+    )
+    const all = [...figures.values()].reduce((sum, { rate }) => sum + rate, 0)
+    const round = (value: number) => Number(value.toPrecision(3))
     return [...states].map(([name, state]) => {
       const tally = this.#cluster.tallies.get(name)
-      const here = state !== 'left' && state !== 'lost'
+      const { rate, blame } = figures.get(name)!
       return {
         name,
         engine: this.#engines.get(name) ?? '',
         state,
-        share: here && all > 0 ? round(during(name, 'samples') / all) : 0,
-        imagesPerSecond: here && seconds > 0 ? round(during(name, 'samples') / seconds) : 0,
-        blame: here && seconds > 0 ? round(Math.min(1, during(name, 'waitedFor') / seconds)) : 0,
+        share: all > 0 ? round(rate / all) : 0,
+        imagesPerSecond: round(rate),
+        blame: round(blame),
         samples: tally?.samples ?? 0,
         stalls: tally?.stalls ?? 0,
         refused: tally?.refused ?? 0,
