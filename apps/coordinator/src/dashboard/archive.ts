@@ -25,11 +25,14 @@ export function isRunName(name: string): boolean {
 export async function readMetrics(file: string, hear: (event: Logged, time: number) => void): Promise<void> {
   const handle = await open(file)
   try {
-    const chunk = Buffer.allocUnsafe(CHUNK)
+    const read = () => handle.read(Buffer.allocUnsafe(CHUNK), 0, CHUNK)
     let rest = Buffer.alloc(0)
+    let coming = read()
     for (;;) {
-      const { bytesRead } = await handle.read(chunk, 0, CHUNK)
+      const { bytesRead, buffer: chunk } = await coming
       if (bytesRead === 0) return
+      // The disk works while this is parsed.
+      coming = read()
       const bytes = Buffer.concat([rest, chunk.subarray(0, bytesRead)])
       const end = bytes.lastIndexOf(10) + 1
       // A line longer than this is none of ours.

@@ -34,7 +34,7 @@ export class Curves {
 
   /** Adds a step. One that was there already takes back all from it on: a resumed run does its last steps again. */
   push(step: number, point: CurvePoint): void {
-    if (this.#count > 0 && step <= this.#steps[this.#count - 1]) this.#cutFrom(step)
+    if (this.#count > 0 && step <= this.#steps[this.#count - 1]) this.cutFrom(step)
     if (this.#count === 0 || this.#filled >= this.#stride) this.#open(step)
     const at = this.#count - 1
     this.#steps[at] = step
@@ -98,7 +98,8 @@ export class Curves {
     return lo
   }
 
-  #cutFrom(step: number): void {
+  /** Takes back all steps from this one on. */
+  cutFrom(step: number): void {
     this.#count = this.#find(step)
     this.#filled = this.#stride
   }

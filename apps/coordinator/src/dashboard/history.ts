@@ -91,6 +91,7 @@ export class History {
         break
       case 'epoch':
         this.#epoch = event.epoch
+        this.#seconds = event.seconds
         break
       case 'waiting':
         this.phase = 'waiting'
@@ -137,7 +138,7 @@ export class History {
     const { step, samples, seconds } = event
     // What JSON could not hold was not finite.
     const loss = (event.loss as number | null) ?? NaN
-    if (step <= this.#step) this.#takeBack(step)
+    if (step <= this.#step) this.#takeBack(step - 1)
     this.#step = step
     this.#epoch = event.epoch
     this.#seconds += seconds
@@ -164,9 +165,10 @@ export class History {
     this.curves.push(step, this.point)
   }
 
-  /** A run that was killed does again what came after its last checkpoint. */
+  /** Takes back what came after a step: a run that was killed does again what came after its last checkpoint. */
   #takeBack(step: number): void {
     while (this.tests.length > 0 && this.tests.at(-1)!.step > step) this.tests.pop()
+    this.curves.cutFrom(step + 1)
     const { speeds } = this
     while (speeds.step.length > 0 && speeds.step.at(-1)! > step) {
       speeds.step.pop()
