@@ -312,7 +312,7 @@ export class TrainingView implements View {
     speeds.step.push(step)
     speeds.names.forEach((name, i) => {
       const worker = workers.find((one) => one.name === name)
-      const here = worker && worker.state !== 'left' && worker.state !== 'lost'
+      const here = worker && !['compiling', 'left', 'lost'].includes(worker.state)
       speeds.rates[i].push(here ? worker.imagesPerSecond : null)
     })
   }

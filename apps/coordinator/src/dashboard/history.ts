@@ -35,6 +35,8 @@ interface Windowed {
   cost5000?: number | null
 }
 
+const computes = ({ state }: LiveWorker) => !['compiling', 'left', 'lost'].includes(state)
+
 /** The last steps, for images/s. */
 const noSpell = () => ({ steps: [] as { samples: number; seconds: number }[], samples: 0, seconds: 0 })
 
@@ -189,9 +191,7 @@ export class History {
     speeds.step.push(this.#step)
     speeds.names.forEach((name, i) => {
       const worker = workers.find((one) => one.name === name)
-      speeds.rates[i].push(
-        worker && worker.state !== 'left' && worker.state !== 'lost' ? short(worker.imagesPerSecond) : null,
-      )
+      speeds.rates[i].push(worker && computes(worker) ? short(worker.imagesPerSecond) : null)
     })
     if (speeds.step.length < SPEEDS) return
     this.#speedStride *= 2
