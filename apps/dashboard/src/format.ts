@@ -35,7 +35,7 @@ export function bytes(count: Maybe): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB']
   const power = count < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log10(count) / 3))
   const value = count / 1000 ** power
-  return `${power === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[power]}`
+  return `${power === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)}\u00a0${units[power]}`
 }
 
 /** The time of day, with the date where it is not today. */
