@@ -29,7 +29,7 @@ export function launch(): Promise<Browser> {
     executablePath: chromiumPath!,
     args: [
       ...['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking'],
-      ...['--disable-component-update', '--disable-sync'],
+      ...['--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'],
     ],
   })
 }

@@ -6,6 +6,7 @@ import { Convoy, scratch } from '../convoy.ts'
 import { chromiumPath, findings, freePort, launch, openPage, pictures, unless } from './browser.ts'
 
 const { folder, remove } = scratch()
+afterAll(remove)
 const images = process.env['CONVOY_DATA']
 const settings = [
   ...['--data', images ?? 'synthetic', '--limit-train', '2000', '--limit-test', '200', '--width', '0.125'],
@@ -91,7 +92,6 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
       convoy?.child.kill('SIGKILL')
       await convoy?.ended
     }
-    remove()
   })
 
   it('shows a real run: its curve grows, a killed worker is lost, a new one comes, and a new coordinator is found', async () => {
@@ -196,6 +196,33 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
     await page.mouse.move(box.x + 0.6 * box.width, box.y + 60, { steps: 4 })
     await page.mouse.up()
     await page.getByRole('img', { name: /^Cost, step (99\d|100\d) to (119\d|120\d)\./ }).waitFor()
+  })
+
+  it('says so when the run is over', async () => {
+    const run = new Convoy([
+      ...[
+        'train',
+        ...settings,
+        '--name',
+        'short',
+        '--port',
+        '0',
+        '--workers',
+        '2',
+        '--steps',
+        '12',
+        '--json',
+      ],
+    ])
+    const { dashboard } = (await run.until((one) => one.event('listening'))) as unknown as {
+      dashboard: string
+    }
+    const { page } = await openPage(browser, dashboard)
+    await page.getByText('The run is over and its coordinator has ended').waitFor()
+    expect(await page.locator('.phase').textContent()).toBe('finished')
+    expect(await lastStep(page)).toBe(12)
+    expect(await page.getByText('The run is finished.').count()).toBe(1)
+    expect(await run.done()).toMatchObject({ finished: true, step: 12 })
   })
 
   it('asks for the token beyond loopback', async () => {

@@ -29,6 +29,8 @@ const connection = new Connection()
 const main = byId('main')
 const nav = document.querySelector('nav')!
 let view: View | undefined
+/** Whether the run was over when the coordinator last spoke. */
+let over = false
 
 for (const { path, title } of kinds) {
   if (title) nav.append(el('a', { href: `#/${path}`, 'data-path': path }, title))
@@ -80,13 +82,20 @@ connection.onstate = () => {
   link.dataset['state'] = state
   const banner = byId('banner')
   banner.hidden = state !== 'lost'
-  setText(banner, state === 'lost' ? 'The coordinator does not answer; the page goes on when it does.' : '')
+  banner.dataset['over'] = String(over)
+  const lost = over
+    ? 'The run is over and its coordinator has ended; this is the last that it said.'
+    : 'The coordinator does not answer; the page goes on when it does.'
+  setText(banner, state === 'lost' ? lost : '')
   if (state === 'token') askToken()
   if (state !== 'open') return
   if (view && main.contains(view.element)) view.refresh()
   else open()
 }
-connection.onpush = (message) => view?.push(message)
+connection.onpush = (message) => {
+  if (message.kind === 'update') over = /^(finished|stopped)$/.test(message.status.phase)
+  view?.push(message)
+}
 addEventListener('hashchange', open)
 watchTheme(byId('theme'), () => view?.redraw())
 open()

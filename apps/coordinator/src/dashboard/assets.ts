@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import path from 'node:path'
+import { fileURLToPath } from 'node:url'
 
 const types: Record<string, string> = {
   '.html': 'text/html; charset=utf-8',
@@ -50,7 +51,7 @@ export class Assets {
     try {
       names = readdirSync(folder, { recursive: true, withFileTypes: true })
         .filter((entry) => entry.isFile())
-        .map((entry) => path.posix.join(path.relative(folderPath(folder), entry.parentPath), entry.name))
+        .map((entry) => path.posix.join(path.relative(fileURLToPath(folder), entry.parentPath), entry.name))
     } catch {
       // Run from the sources: there is no page.
     }
@@ -93,8 +94,4 @@ export class Assets {
     response.end(request.method === 'HEAD' ? undefined : body)
     return true
   }
-}
-
-function folderPath(folder: URL): string {
-  return decodeURIComponent(folder.pathname)
 }
