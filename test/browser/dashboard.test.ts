@@ -200,24 +200,15 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
 
   it('says so when the run is over', async () => {
     const run = new Convoy([
-      ...[
-        'train',
-        ...settings,
-        '--name',
-        'short',
-        '--port',
-        '0',
-        '--workers',
-        '2',
-        '--steps',
-        '12',
-        '--json',
-      ],
+      ...['coordinator', ...settings, '--name', 'short', '--port', '0', '--steps', '12', '--json'],
     ])
-    const { dashboard } = (await run.until((one) => one.event('listening'))) as unknown as {
+    const { url, dashboard } = (await run.until((one) => one.event('listening'))) as unknown as {
+      url: string
       dashboard: string
     }
     const { page } = await openPage(browser, dashboard)
+    await page.getByText('waiting for workers').waitFor()
+    workers.set('short', new Convoy(['worker', '--coordinator', url]))
     await page.getByText('The run is over and its coordinator has ended').waitFor()
     expect(await page.locator('.phase').textContent()).toBe('finished')
     expect(await lastStep(page)).toBe(12)

@@ -39,13 +39,13 @@ export class Curves {
     const at = this.#count - 1
     this.#steps[at] = step
     this.#filled++
-    curveNames.forEach((name, i) => {
-      const value = point[name]
+    for (let i = 0; i < curveNames.length; i++) {
+      const value = point[curveNames[i]]
       const low = this.#low[i]
       const high = this.#high[i]
       if (value < low[at] || Number.isNaN(low[at])) low[at] = value
       if (value > high[at] || Number.isNaN(high[at])) high[at] = value
-    })
+    }
   }
 
   /** Steps `from` to `to` in at most `buckets` buckets of two rows, its smallest and largest values. */
@@ -117,7 +117,8 @@ export class Curves {
         })
       }
     }
-    for (const column of [...this.#low, ...this.#high]) column[this.#count] = NaN
+    for (const low of this.#low) low[this.#count] = NaN
+    for (const high of this.#high) high[this.#count] = NaN
     this.#firsts[this.#count] = step
     this.#count++
     this.#filled = 0
