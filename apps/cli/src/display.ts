@@ -59,7 +59,8 @@ export class Display {
 
   show(event: RunEvent): void {
     if (this.#style === 'json') {
-      if (event.event !== 'evaluating') this.#out.write(`${JSON.stringify(event)}\n`)
+      if (event.event !== 'evaluating' && event.event !== 'preparing')
+        this.#out.write(`${JSON.stringify(event)}\n`)
       return
     }
     const text = this.#text(event)
@@ -82,6 +83,9 @@ export class Display {
           `run        ${event.run}, seed ${event.seed}, ${grouped(event.epochs)} epochs of ${grouped(event.stepsPerEpoch)} steps, batch ${grouped(event.batchSize)}`,
           ...(event.resumedAt > 0 ? [`           goes on after step ${grouped(event.resumedAt)}`] : []),
         ].join('\n')
+      case 'preparing':
+        this.progress(event.text)
+        return undefined
       case 'listening':
         return [`dashboard  ${event.dashboard}`, `listening  ${event.url}`].join('\n')
       case 'waiting':

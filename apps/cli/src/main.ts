@@ -2,6 +2,7 @@ import { asConvoyError, ConvoyError } from '@convoy/errors'
 import { coordinatorSchema, dataSchema, recipes } from '@convoy/coordinator'
 import { engineSchema, workerSchema } from '@convoy/worker'
 import { Command, CommanderError } from 'commander'
+import manifest from '../package.json' with { type: 'json' }
 import type { z } from 'zod'
 import { EXIT, evaluateSchema, trainSchema } from './schemas.ts'
 import { addOptions, checkConfigFile, collect, type Given } from './options.ts'
@@ -18,6 +19,7 @@ const recipeHelp = Object.entries(recipes)
   .join('\n')
 
 const program = new Command('convoy')
+  .version(manifest.version, '--version', 'show the version')
   .description('Trains convnets on machines that come and go, with bit for bit the same result.')
   .showHelpAfterError('(--help lists what there is)')
   .configureHelp({ showGlobalOptions: false })

@@ -1,7 +1,8 @@
+import type { Arena } from '@convoy/arena'
 import { leafCount, leafRange, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
-import { expandBf16, ReductionTree } from '@convoy/reduction'
+import { ReductionTree } from '@convoy/reduction'
 import type { Job, WorkRequest } from './cluster.ts'
 import { Samples } from './samples.ts'
 
@@ -26,18 +27,16 @@ export class Batch implements Job {
   step = 0
   readonly #options: BatchOptions
   readonly #samples: Samples
-  readonly #parameters: number
   #ids: Uint32Array = new Uint32Array()
 
-  /** @param parameters How many numbers a gradient has. */
-  constructor(dataset: Dataset, parameters: number, options: BatchOptions) {
+  /** @param arena Where gradients are summed. */
+  constructor(dataset: Dataset, arena: Arena, options: BatchOptions) {
     const most = Math.max(1, Math.floor(LARGEST_REQUEST / options.microBatch))
     const power = 2 ** Math.floor(Math.log2(most))
     this.largest = options.wire === 'bf16' ? Math.min(power, options.wireLeaves) : power
-    this.tree = new ReductionTree(parameters, options.wire === 'bf16' ? options.wireLeaves : undefined)
+    this.tree = new ReductionTree(arena, options.wire === 'bf16' ? options.wireLeaves : undefined)
     this.#samples = new Samples(dataset.train, this.largest * options.microBatch)
     this.#options = options
-    this.#parameters = parameters
   }
 
   /** Points at a step's samples. `ids` must stay as they are until the step is done. */
@@ -72,25 +71,16 @@ export class Batch implements Job {
       throw unusable(`the counts of [${lo}, ${hi}) are wrong`)
     if (!Number.isFinite(loss)) throw unusable('the loss is not finite')
     const bf16 = this.encoding(lo, hi) === 'bf16'
-    const expected = (bf16 ? 2 : 4) * this.#parameters
-    if (payload.byteLength !== expected) {
-      throw unusable(`a gradient has ${payload.byteLength} bytes instead of ${expected}`)
-    }
+    const size = bf16 ? 2 : 4
+    if (payload.byteLength % size !== 0) throw unusable(`a gradient has ${payload.byteLength} bytes`)
+    const { buffer, byteOffset, byteLength } = payload
     const gradient = bf16
-      ? expandBf16(new Uint16Array(payload.buffer, payload.byteOffset, this.#parameters), this.tree.take())
-      : new Float32Array(payload.buffer, payload.byteOffset, this.#parameters)
-    if (!isFinite32(gradient)) throw unusable('a gradient holds NaN or Inf')
+      ? new Uint16Array(buffer, byteOffset, byteLength / size)
+      : new Float32Array(buffer, byteOffset, byteLength / size)
     this.tree.accept(lo, hi, gradient, { loss, correct, count })
   }
 }
 
 function unusable(what: string): ConvoyError {
   return new ConvoyError('E_GRADIENT', what, 'Check the memory and the engine of that machine.')
-}
-
-/** Whether every number is finite: the exponent bits of NaN and Inf are all ones. */
-export function isFinite32(values: Float32Array): boolean {
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length)
-  for (let i = 0; i < bits.length; i++) if ((bits[i] & 0x7f80_0000) === 0x7f80_0000) return false
-  return true
 }

@@ -4,7 +4,7 @@ import { cover, split } from '@convoy/reduction'
 import { LEFT, type Report } from './events.ts'
 import { Member, type Assignment } from './member.ts'
 import { median, type Pace } from './pace.ts'
-import type { ParameterFrame } from './parameters.ts'
+import { ParameterFrame } from './parameters.ts'
 import { cutLeaves } from './plan.ts'
 import { Tally } from './tally.ts'
 
@@ -194,6 +194,24 @@ export class Cluster {
       else this.#orphan(this.#piece(0, job.units))
       this.#dispatch()
     })
+  }
+
+  /**
+   * Begins to send parameters that are still being computed to whoever can take them.
+   *
+   * @returns To be called as the frame fills, with the number of values that are complete; in one go, to the end.
+   */
+  broadcast(frame: ParameterFrame): (complete: number) => void {
+    const members = [...this.#members.values()].filter(
+      (member) => member.state === 'ready' && member.beginParameters(frame, () => this.#dispatch()),
+    )
+    let sent = 0
+    return (complete) => {
+      const end = ParameterFrame.end(complete)
+      const part = frame.bytes.subarray(sent, end)
+      sent = end
+      for (const member of members) member.sendParameters(part, end === frame.bytes.length)
+    }
   }
 
   /** Gives up the job at hand; its answers are ignored when they come. */
@@ -453,7 +471,13 @@ export class Cluster {
     }
     if (!someone && this.#members.size === 0 && !this.#saidWaiting) {
       this.#saidWaiting = true
-      this.#report({ event: 'waiting', reason: 'there is no worker; the run goes on when one comes' })
+      this.#report({
+        event: 'waiting',
+        reason:
+          this.#records.size > 0
+            ? 'there is no worker; the run goes on when one comes'
+            : 'for workers to come',
+      })
     }
     if (someone) this.#saidWaiting = false
     while (idle.length > 0) {

@@ -111,8 +111,9 @@ export const trainingSchema = z.object({
     .int()
     .min(1)
     .max(65_536)
+    .refine((leaves) => Number.isInteger(Math.log2(leaves)), 'it is no power of two')
     .default(4)
-    .meta({ description: 'leaves in a node that bf16 rounds', unit: 'N' }),
+    .meta({ description: 'leaves in a node that bf16 rounds, a power of two', unit: 'N' }),
 })
 
 /** Which images. */

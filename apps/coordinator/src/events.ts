@@ -17,6 +17,8 @@ export type RunEvent =
       seed: number
       resumedAt: number
     }
+  /** Before the start: a line of progress for a person. */
+  | { event: 'preparing'; text: string }
   /** Where workers connect, and where the page is. */
   | { event: 'listening'; url: string; dashboard: string }
   | { event: 'waiting'; reason: string }

@@ -38,7 +38,8 @@ export class Member {
   parametersStep = -1
   /** Steps since it was given work. */
   idleSteps = 0
-  #sending: ParameterFrame | undefined
+  /** Set while a frame is on its way: to be called when it has left. */
+  #sending: (() => void) | undefined
   readonly #cancelled = new Set<number>()
 
   constructor(
@@ -75,17 +76,28 @@ export class Member {
    */
   offerParameters(frame: ParameterFrame, flushed: () => void): boolean {
     if (this.parametersStep === frame.step) return true
+    if (!this.beginParameters(frame, flushed)) return false
+    this.sendParameters(frame.bytes, true)
+    return true
+  }
+
+  /** As `offerParameters`, but what is sent, and when, is left to calls of `sendParameters`, all in one go. */
+  beginParameters(frame: ParameterFrame, flushed: () => void): boolean {
     if (this.#sending || this.socket.readyState !== this.socket.OPEN) return false
-    this.#sending = frame
     frame.retain()
     this.parametersStep = frame.step
-    this.tally.sent += frame.bytes.byteLength
-    this.socket.send(frame.bytes, () => {
+    this.#sending = () => {
       this.#sending = undefined
       frame.release()
       flushed()
-    })
+    }
     return true
+  }
+
+  /** The next bytes of the frame at hand. */
+  sendParameters(bytes: Uint8Array, last: boolean): void {
+    this.tally.sent += bytes.byteLength
+    this.socket.send(bytes, { binary: true, fin: last }, last ? this.#sending : undefined)
   }
 
   /** Tells the worker that nobody waits for this any more, and remembers that an answer may still come. */

@@ -1,4 +1,4 @@
-import { payloadOf, reserveFrame, sealFrame } from '@convoy/protocol'
+import { payloadOf, RESERVED, reserveFrame, sealFrame } from '@convoy/protocol'
 
 /** One version of the parameters, in the form in which it is sent. Immutable while anyone holds it. */
 export class ParameterFrame {
@@ -16,7 +16,12 @@ export class ParameterFrame {
     this.#free = free
   }
 
-  /** Says after how many updates these values are; call it once the values are complete. */
+  /** Where the first `elements` values end in `bytes`. */
+  static end(elements: number): number {
+    return RESERVED + 4 * elements
+  }
+
+  /** Says after how many updates these values are. */
   seal(step: number): void {
     this.step = step
     this.bytes = sealFrame(this.#buffer, { kind: 'parameters', step }, this.values.byteLength)
@@ -32,7 +37,7 @@ export class ParameterFrame {
 }
 
 /**
- * The run's parameters. Each update writes a new frame from the last one, so that a slow worker that is still being
+ * The run's parameters. Each update writes a frame of its own, so that a slow worker that is still being
  * sent the old one can never see a mix of both. Frames are reused once nobody holds them.
  */
 export class Parameters {
@@ -48,12 +53,12 @@ export class Parameters {
     this.current.retain()
   }
 
-  /** Makes the next version: `update` reads `from` and fills `to`. */
-  advance(step: number, update: (from: Float32Array, to: Float32Array) => void): void {
+  /** Makes the next version, whose values `fill` puts in. */
+  advance(step: number, fill: (next: ParameterFrame) => void): void {
     const next = this.#take()
-    update(this.current.values, next.values)
     next.seal(step)
     next.retain()
+    fill(next)
     this.current.release()
     this.current = next
   }

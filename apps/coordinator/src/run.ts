@@ -5,6 +5,7 @@ import { createWriteStream } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import path from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 import { CheckpointStore, exists, writeDurably } from './checkpoints.ts'
 import { Cluster } from './cluster.ts'
 import { dataSchema, trainingSchema, type CoordinatorConfig, type TrainingConfig } from './config.ts'
@@ -63,9 +64,13 @@ function difference(ours: string, theirs: string): string {
  * Throws E_RUN where a run of this name has other settings, and whatever the server throws.
  */
 export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: Report): Promise<Run> {
+  // Every gradient that arrives is megabytes of fresh buffers beside a small heap, for which V8 by default collects
+  // everything about once a message, in the middle of a step. It may wait until the heap has grown three times.
+  setFlagsFromString('--heap-growing-percent=200')
   const trainingConfig = trainingSchema.parse(config)
   const { dataset, preprocessing } = await prepare(raw, config.preprocessing, {
     cacheDirectory: config.cache,
+    progress: (text) => listen({ event: 'preparing', text }),
   })
   const model = buildModel(config.model, {
     input: dataset.shape,

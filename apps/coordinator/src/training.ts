@@ -1,3 +1,4 @@
+import { Arena } from '@convoy/arena'
 import { epochOrder, batchRange, stepCount, type Dataset } from '@convoy/data'
 import { parameterLayout, type ModelSpec } from '@convoy/model'
 import { learningRate, NesterovSgd, type Schedule } from '@convoy/optim'
@@ -92,7 +93,8 @@ export class Training {
     }
     this.parameters = new Parameters(start.parameters, this.progress.step)
     const { views, size } = parameterLayout(model)
-    this.optimizer = new NesterovSgd(start.velocity, {
+    const arena = new Arena(size)
+    this.optimizer = new NesterovSgd(arena, start.parameters, start.velocity, {
       momentum: config.momentum,
       nesterov: config.nesterov,
       weightDecay: config.weightDecay,
@@ -102,7 +104,7 @@ export class Training {
         .map(({ offset, size }) => [offset, size] as const),
       clipNorm: config.clipNorm,
     })
-    this.#batch = new Batch(dataset, size, config)
+    this.#batch = new Batch(dataset, arena, config)
     this.#schedule = scheduleOf(config)
   }
 
@@ -157,8 +159,12 @@ export class Training {
       totalSteps: this.totalSteps,
     })
     let norm = 0
-    parameters.advance(progress.step + 1, (from, to) => {
-      norm = this.optimizer.update(from, to, gradient, count, rate).gradientNorm
+    parameters.advance(progress.step + 1, (next) => {
+      const send = cluster.broadcast(next)
+      norm = this.optimizer.update(gradient, count, rate, (first, end) => {
+        next.values.set(this.optimizer.parameters.subarray(first, end), first)
+        send(end)
+      }).gradientNorm
     })
 
     progress.step++

@@ -239,8 +239,8 @@ async function computeGradient(bench: Bench, request: Request): Promise<void> {
   const bf16 = work.encoding === 'bf16'
   const payloadBytes = (bf16 ? 2 : 4) * bench.parameterCount
   const frame = bench.frames.pop() ?? reserveFrame(4 * bench.parameterCount)
-  if (bf16) roundToBf16(sum.gradient, new Uint16Array(frame, RESERVED, bench.parameterCount))
-  else payloadOf(frame, bench.parameterCount).set(sum.gradient)
+  if (bf16) roundToBf16(sum.gradient.values, new Uint16Array(frame, RESERVED, bench.parameterCount))
+  else payloadOf(frame, bench.parameterCount).set(sum.gradient.values)
   const { id, step, lo, hi, count } = work
   const { loss, correct } = sum
   const seconds = (performance.now() - started) / 1000

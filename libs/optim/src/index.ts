@@ -1,4 +1,4 @@
-export { NesterovSgd, norm } from './nesterov.ts'
+export { NesterovSgd } from './nesterov.ts'
 export type { SgdOptions } from './nesterov.ts'
 export { learningRate } from './schedule.ts'
 export type { Moment, Schedule } from './schedule.ts'

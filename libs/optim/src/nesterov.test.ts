@@ -1,17 +1,29 @@
+import { Arena } from '@convoy/arena'
 import { describe, expect, it } from 'vitest'
-import { NesterovSgd, norm, type SgdOptions } from './nesterov.ts'
+import { NesterovSgd, type SgdOptions } from './nesterov.ts'
 import { learningRate, type Schedule } from './schedule.ts'
 
 const plain: SgdOptions = { momentum: 0.9, nesterov: true, weightDecay: 0, decayed: [], clipNorm: 0 }
 
 /** Ten updates of one parameter that starts at 1, on the loss w²/2, whose gradient is w. */
 function tenSteps(options: Partial<SgdOptions>, schedule: Schedule): number[] {
-  const w = Float32Array.of(1)
-  const sgd = new NesterovSgd(new Float32Array(1), { ...plain, ...options })
+  const { sgd, update } = start([1], [0], options)
   return Array.from({ length: 10 }, (_, step) => {
-    sgd.update(w, w, w.slice(), 1, learningRate(schedule, { step, stepsPerEpoch: 1, totalSteps: 10 }))
-    return w[0]
+    update([sgd.parameters[0]], 1, learningRate(schedule, { step, stepsPerEpoch: 1, totalSteps: 10 }))
+    return sgd.parameters[0]
   })
+}
+
+/** An optimizer on these parameters and velocities, and its update by a gradient. */
+function start(w: readonly number[], v: readonly number[], options: Partial<SgdOptions>) {
+  const arena = new Arena(w.length)
+  const sgd = new NesterovSgd(arena, Float32Array.from(w), Float32Array.from(v), { ...plain, ...options })
+  const gradient = arena.take()
+  const update = (sum: readonly number[], count: number, rate: number) => {
+    gradient.values.set(sum)
+    return sgd.update(gradient, count, rate)
+  }
+  return { sgd, update }
 }
 
 function expectTable(values: readonly number[], table: readonly number[]): void {
@@ -54,54 +66,51 @@ describe('NesterovSgd', () => {
   })
 
   it('decays only the ranges that it is given', () => {
-    const w = Float32Array.of(1, 1, 1, 1, 1)
-    const options = { ...plain, momentum: 0, weightDecay: 0.5, decayed: [[1, 2]] as const }
-    new NesterovSgd(new Float32Array(5), options).update(w, w, new Float32Array(5), 1, 0.1)
-    expect([...w]).toEqual([1, Math.fround(0.95), Math.fround(0.95), 1, 1])
+    const { sgd, update } = start([1, 1, 1, 1, 1], [0, 0, 0, 0, 0], {
+      momentum: 0,
+      weightDecay: 0.5,
+      decayed: [[1, 2]],
+    })
+    update([0, 0, 0, 0, 0], 1, 0.1)
+    expect([...sgd.parameters]).toEqual([1, Math.fround(0.95), Math.fround(0.95), 1, 1])
   })
 
   it('is plain gradient descent without momentum, and classical momentum without Nesterov', () => {
-    const w = Float32Array.of(1)
-    new NesterovSgd(new Float32Array(1), { ...plain, momentum: 0 }).update(w, w, Float32Array.of(8), 4, 0.1)
-    expect(w[0]).toBeCloseTo(1 - 0.1 * 2, 6)
-    const v = Float32Array.of(-0.5)
-    w[0] = 1
-    new NesterovSgd(v, { ...plain, nesterov: false }).update(w, w, Float32Array.of(1), 1, 0.1)
-    expect(v[0]).toBeCloseTo(-0.55, 6)
-    expect(w[0]).toBeCloseTo(0.45, 6)
+    const descent = start([1], [0], { momentum: 0 })
+    descent.update([8], 4, 0.1)
+    expect(descent.sgd.parameters[0]).toBeCloseTo(1 - 0.1 * 2, 6)
+    const classical = start([1], [-0.5], { nesterov: false })
+    classical.update([1], 1, 0.1)
+    expect(classical.sgd.velocity[0]).toBeCloseTo(-0.55, 6)
+    expect(classical.sgd.parameters[0]).toBeCloseTo(0.45, 6)
   })
 
   it('clips the mean gradient to a global norm, and tells the norm before', () => {
-    const w = new Float32Array(2)
-    const sgd = new NesterovSgd(new Float32Array(2), { ...plain, momentum: 0, clipNorm: 1 })
-    const { gradientNorm } = sgd.update(w, w, Float32Array.of(30, 40), 10, 1)
-    expect(gradientNorm).toBeCloseTo(5, 6)
-    expect(w[0]).toBeCloseTo(-0.6, 6)
-    expect(w[1]).toBeCloseTo(-0.8, 6)
-    w.fill(0)
-    sgd.update(w, w, Float32Array.of(3, 4), 10, 1)
-    expect(w[1]).toBeCloseTo(-0.4, 6)
+    const { sgd, update } = start([0, 0], [0, 0], { momentum: 0, clipNorm: 1 })
+    expect(update([30, 40], 10, 1).gradientNorm).toBeCloseTo(5, 6)
+    expect(sgd.parameters[0]).toBeCloseTo(-0.6, 6)
+    expect(sgd.parameters[1]).toBeCloseTo(-0.8, 6)
+    update([3, 4], 10, 1)
+    expect(sgd.parameters[1]).toBeCloseTo(-0.8 - 0.4, 6)
   })
 
-  it('gives the same bits in place and out of place, and leaves the old parameters alone', () => {
-    const start = Float32Array.from({ length: 100 }, (_, i) => Math.sin(i))
-    const gradient = start.map((value) => Math.cos(value * 9))
-    const options = { ...plain, weightDecay: 0.01, decayed: [[10, 50]] as const }
-    const inPlace = start.slice()
-    const to = new Float32Array(100)
-    const from = start.slice()
-    new NesterovSgd(new Float32Array(100), options).update(inPlace, inPlace, gradient, 3, 0.1)
-    new NesterovSgd(new Float32Array(100), options).update(from, to, gradient, 3, 0.1)
-    expect([...to]).toEqual([...inPlace])
-    expect([...from]).toEqual([...start])
-  })
-})
-
-describe('norm', () => {
-  it('is the Euclidean norm, whatever the length', () => {
-    for (const length of [0, 1, 3, 4, 9]) {
-      expect(norm(new Float32Array(length).fill(2))).toBeCloseTo(2 * Math.sqrt(length), 9)
-    }
+  it('tells what is done, part by part, each once and complete', () => {
+    const size = 600_000
+    const arena = new Arena(size)
+    const sgd = new NesterovSgd(arena, new Float32Array(size), new Float32Array(size), {
+      ...plain,
+      weightDecay: 0.1,
+      decayed: [[100_000, 400_001]],
+    })
+    const gradient = arena.hold(new Float32Array(size).fill(-1))
+    let at = 0
+    sgd.update(gradient, 1, 1, (first, end) => {
+      expect(first).toBe(at)
+      expect(sgd.parameters.subarray(first, end).every((value) => value > 0)).toBe(true)
+      expect(sgd.parameters[end] ?? 0).toBe(0)
+      at = end
+    })
+    expect(at).toBe(size)
   })
 })
 

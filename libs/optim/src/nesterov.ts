@@ -1,3 +1,8 @@
+import type { Arena, Slot } from '@convoy/arena'
+
+/** Elements of a part: 1 MB of float32. */
+const PART = 1 << 18
+
 export interface SgdOptions {
   /** μ, from 0 to below 1. */
   readonly momentum: number
@@ -22,15 +27,22 @@ export interface SgdOptions {
  * result is the same bits wherever it runs.
  */
 export class NesterovSgd {
-  /** v, float32, one for each parameter. */
-  readonly velocity: Float32Array
+  readonly #arena: Arena
+  readonly #w: Slot
+  readonly #v: Slot
   readonly #options: SgdOptions
   /** Cuts of the parameters: [from, to, weight decay], in order, without gaps. */
   readonly #ranges: readonly (readonly [from: number, to: number, decay: number])[]
 
-  /** @param velocity Where v stands; it is updated in place. */
-  constructor(velocity: Float32Array, options: SgdOptions) {
-    this.velocity = velocity
+  /**
+   * @param arena Where it computes.
+   * @param parameters w to start with, copied.
+   * @param velocity v to start with, copied.
+   */
+  constructor(arena: Arena, parameters: Float32Array, velocity: Float32Array, options: SgdOptions) {
+    this.#arena = arena
+    this.#w = arena.hold(parameters)
+    this.#v = arena.hold(velocity)
     this.#options = options
     const ranges: [number, number, number][] = []
     let at = 0
@@ -39,76 +51,51 @@ export class NesterovSgd {
       ranges.push([offset, offset + size, options.weightDecay])
       at = offset + size
     }
-    if (at < velocity.length) ranges.push([at, velocity.length, 0])
+    if (at < arena.size) ranges.push([at, arena.size, 0])
     this.#ranges = ranges
+  }
+
+  /** w, float32. Valid until the next update. */
+  get parameters(): Float32Array {
+    return this.#w.values
+  }
+
+  /** v, float32, one for each parameter. Valid until the next update. */
+  get velocity(): Float32Array {
+    return this.#v.values
   }
 
   /**
    * One update.
    *
-   * @param from w before the update.
-   * @param to Receives w after it; may be `from`.
-   * @param gradientSum Sum over the samples of the loss's gradient.
+   * @param gradientSum Sum over the samples of the loss's gradient, in the same arena.
    * @param count How many samples the sum is over.
    * @param rate η.
+   * @param done Told after each part, from the front: elements [first, end) are updated. So much can be sent on its way
+   *   while the rest is computed.
    * @returns The global norm of the mean gradient, before clipping and weight decay.
    */
   update(
-    from: Float32Array,
-    to: Float32Array,
-    gradientSum: Float32Array,
+    gradientSum: Slot,
     count: number,
     rate: number,
+    done?: (first: number, end: number) => void,
   ): { gradientNorm: number } {
-    const { momentum, nesterov, clipNorm } = this.#options
-    const { velocity } = this
-    const gradientNorm = norm(gradientSum) / count
+    const { momentum, nesterov, clipNorm, weightDecay } = this.#options
+    const gradientNorm = this.#arena.norm(gradientSum) / count
     const scale = (clipNorm > 0 && gradientNorm > clipNorm ? clipNorm / gradientNorm : 1) / count
-    const ahead = nesterov ? 1 : 0
-    for (const [first, end, decay] of this.#ranges) {
-      sweep(from, to, velocity, gradientSum, first, end, momentum, ahead, rate, scale, decay)
+    const plain = { momentum, nesterov, rate, scale, decay: 0 }
+    const decayed = { ...plain, decay: weightDecay }
+    for (let part = 0; part < this.#arena.size; part += PART) {
+      const partEnd = Math.min(this.#arena.size, part + PART)
+      for (const [rangeFirst, rangeEnd, decay] of this.#ranges) {
+        const first = Math.max(part, rangeFirst)
+        const end = Math.min(partEnd, rangeEnd)
+        const how = decay === 0 ? plain : decayed
+        if (first < end) this.#arena.update(this.#w, this.#v, gradientSum, first, end, how)
+      }
+      done?.(part, partEnd)
     }
     return { gradientNorm }
   }
-}
-
-/** The update of elements [first, end). A function of its own on plain arguments: engines compile that four times faster. */
-function sweep(
-  from: Float32Array,
-  to: Float32Array,
-  velocity: Float32Array,
-  gradientSum: Float32Array,
-  first: number,
-  end: number,
-  momentum: number,
-  ahead: number,
-  rate: number,
-  scale: number,
-  decay: number,
-): void {
-  for (let i = first; i < end; i++) {
-    const w = from[i]
-    const push = rate * (gradientSum[i] * scale + decay * w)
-    // The v that is stored is what counts: it is the one that a checkpoint keeps.
-    const v = Math.fround(momentum * velocity[i] - push)
-    velocity[i] = v
-    to[i] = ahead ? w + momentum * v - push : w + v
-  }
-}
-
-/** The Euclidean norm, in float64 with four sums that are added in a fixed order: four additions can overlap. */
-export function norm(values: Float32Array): number {
-  let a = 0
-  let b = 0
-  let c = 0
-  let d = 0
-  const whole = values.length - (values.length % 4)
-  for (let i = 0; i < whole; i += 4) {
-    a += values[i] * values[i]
-    b += values[i + 1] * values[i + 1]
-    c += values[i + 2] * values[i + 2]
-    d += values[i + 3] * values[i + 3]
-  }
-  for (let i = whole; i < values.length; i++) a += values[i] * values[i]
-  return Math.sqrt(a + b + (c + d))
 }

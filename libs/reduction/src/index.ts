@@ -1,5 +1,5 @@
-export { expandBf16, roundInPlace, roundToBf16 } from './bf16.ts'
+export { roundToBf16 } from './bf16.ts'
 export { cover, isNode, split } from './nodes.ts'
 export type { Node } from './nodes.ts'
-export { addInto, NodeSummer, ReductionTree } from './tree.ts'
+export { NodeSummer, ReductionTree } from './tree.ts'
 export type { Sum, Totals } from './tree.ts'

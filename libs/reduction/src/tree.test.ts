@@ -1,3 +1,4 @@
+import { Arena } from '@convoy/arena'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { roundInPlace, roundToBf16, expandBf16 } from './bf16.ts'
@@ -96,7 +97,7 @@ describe('ReductionTree', () => {
   it.each([undefined, 1, 2, 4])(
     'has the same bits for any cut in any order (rounded blocks of %s leaves)',
     (block) => {
-      const tree = new ReductionTree(SIZE, block)
+      const tree = new ReductionTree(new Arena(SIZE), block)
       fc.assert(
         fc.property(leavesArbitrary, cutArbitrary, orderArbitrary, (leaves, bits, order) => {
           tree.begin(leaves)
@@ -114,7 +115,7 @@ describe('ReductionTree', () => {
           const expected = plain(0, leaves, leaves, block)
           const result = tree.result()
           expect(tree.complete).toBe(true)
-          expect([...result.gradient]).toEqual([...expected.gradient])
+          expect([...result.gradient.values]).toEqual([...expected.gradient])
           expect(result.loss).toBe(expected.loss)
           expect(result.count).toBe(leaves)
           expect(result.correct).toBe(nodes.length)
@@ -124,7 +125,7 @@ describe('ReductionTree', () => {
   )
 
   it('refuses what is no node and what overlaps, and takes nothing then', () => {
-    const tree = new ReductionTree(SIZE)
+    const tree = new ReductionTree(new Arena(SIZE))
     tree.begin(8)
     const totals = { loss: 1, correct: 0, count: 1 }
     tree.accept(0, 2, leaf(0), totals)
@@ -147,6 +148,29 @@ describe('ReductionTree', () => {
   })
 })
 
+describe('a gradient that is not usable', () => {
+  it.each([NaN, Infinity, -Infinity])(
+    'refuses a gradient with %s anywhere, and takes nothing then',
+    (value) => {
+      const tree = new ReductionTree(new Arena(SIZE))
+      tree.begin(1)
+      const totals = { loss: 1, correct: 0, count: 1 }
+      for (let i = 0; i < SIZE; i++) {
+        const gradient = leaf(0)
+        gradient[i] = value
+        expect(() => tree.accept(0, 1, gradient, totals)).toThrowError(
+          expect.objectContaining({ code: 'E_GRADIENT' }),
+        )
+      }
+      expect(() => tree.accept(0, 1, leaf(0).subarray(1), totals)).toThrowError(
+        expect.objectContaining({ code: 'E_GRADIENT' }),
+      )
+      tree.accept(0, 1, leaf(0), totals)
+      expect(tree.complete).toBe(true)
+    },
+  )
+})
+
 function partitionBelow(lo: number, hi: number, block: number): Node[] {
   if (hi - lo <= block) return [[lo, hi]]
   const middle = split(lo, hi)
@@ -166,7 +190,7 @@ describe('NodeSummer', () => {
           }
           const expected = plain(lo, hi, leaves)
           const sum = summer.result()
-          expect([...sum.gradient]).toEqual([...expected.gradient])
+          expect([...sum.gradient.values]).toEqual([...expected.gradient])
           expect(sum.loss).toBe(expected.loss)
           expect(sum.count).toBe(16 * (hi - lo))
           expect(sum.correct).toBe(hi - lo)

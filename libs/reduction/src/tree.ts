@@ -1,5 +1,6 @@
 import { ConvoyError } from '@convoy/errors'
-import { roundInPlace } from './bf16.ts'
+import { Arena, type Slot } from '@convoy/arena'
+import { expandBf16, roundInPlace } from './bf16.ts'
 import { isNode, split } from './nodes.ts'
 
 /** What is summed besides the gradient. The loss is a float64 and takes the same tree. */
@@ -11,16 +12,12 @@ export interface Totals {
 
 /** A node's sum. */
 export interface Sum extends Totals {
-  readonly gradient: Float32Array
+  readonly gradient: Slot
 }
 
-/** Adds the right sum to the left one, element by element, each rounded to float32. The order of the two is fixed. */
-export function addInto(left: Float32Array, right: Float32Array): void {
-  for (let i = 0; i < left.length; i++) left[i] = left[i] + right[i]
-}
-
-function join(left: Sum, right: Sum): Sum {
-  addInto(left.gradient, right.gradient)
+function join(arena: Arena, left: Sum, right: Sum): Sum {
+  arena.add(left.gradient, right.gradient)
+  arena.give(right.gradient)
   return {
     gradient: left.gradient,
     loss: left.loss + right.loss,
@@ -34,40 +31,29 @@ function join(left: Sum, right: Sum): Sum {
  * Since the tree is fixed, so are the additions and their order: the bits do not depend on who sent what, or when.
  */
 export class ReductionTree {
-  readonly #size: number
+  readonly #arena: Arena
   readonly #roundedLeaves: number | undefined
   readonly #sums = new Map<string, Sum>()
   readonly #taken: boolean[] = []
-  readonly #free: Float32Array[] = []
   #leaves = 0
 
   /**
-   * @param size How many numbers a gradient has.
+   * @param arena Where it adds; gradients have its size.
    * @param roundedLeaves Where given: nodes of so many leaves (a power of two; fewer at the ragged end) are rounded to
    *   bfloat16, since that is what may travel there. It is done here too, for nodes that were put together here.
    */
-  constructor(size: number, roundedLeaves?: number) {
-    this.#size = size
+  constructor(arena: Arena, roundedLeaves?: number) {
+    this.#arena = arena
     this.#roundedLeaves = roundedLeaves
   }
 
   /** Starts over with a batch of so many leaves. */
   begin(leaves: number): void {
-    for (const { gradient } of this.#sums.values()) this.give(gradient)
+    for (const { gradient } of this.#sums.values()) this.#arena.give(gradient)
     this.#sums.clear()
     this.#leaves = leaves
     this.#taken.length = leaves
     this.#taken.fill(false)
-  }
-
-  /** A buffer of a gradient's size, used or new. */
-  take(): Float32Array {
-    return this.#free.pop() ?? new Float32Array(this.#size)
-  }
-
-  /** Gives a buffer back. At most a few are kept. */
-  give(buffer: Float32Array): void {
-    if (this.#free.length < 4) this.#free.push(buffer)
   }
 
   /** Whether this node is one that is rounded to bfloat16. */
@@ -77,10 +63,13 @@ export class ReductionTree {
   }
 
   /**
-   * Takes the sum of node [lo, hi). The gradient is the tree's from now on: it is added to in place.
-   * Throws E_NOT_ASKED where that is no node, or overlaps with what was taken; then nothing is taken.
+   * Takes the sum of node [lo, hi); the gradient is copied.
+   *
+   * @param gradient float32 numbers, or bfloat16 ones as their bits.
+   * Throws E_NOT_ASKED where that is no node, or overlaps with what was taken, and E_GRADIENT where the gradient has
+   * another size or holds NaN or Inf; then nothing is taken.
    */
-  accept(lo: number, hi: number, gradient: Float32Array, totals: Totals): void {
+  accept(lo: number, hi: number, gradient: Float32Array | Uint16Array, totals: Totals): void {
     if (!isNode(lo, hi, this.#leaves)) {
       throw new ConvoyError(
         'E_NOT_ASKED',
@@ -93,8 +82,18 @@ export class ReductionTree {
         throw new ConvoyError('E_NOT_ASKED', `leaf ${leaf} of [${lo}, ${hi}) was taken already`, 'Nothing.')
       }
     }
+    if (gradient.length !== this.#arena.size) {
+      throw unusable(`a gradient has ${gradient.length} numbers instead of ${this.#arena.size}`)
+    }
+    const slot = this.#arena.take()
+    if (gradient instanceof Uint16Array) expandBf16(gradient, slot.values)
+    else slot.values.set(gradient)
+    if (!this.#arena.isFinite(slot)) {
+      this.#arena.give(slot)
+      throw unusable('a gradient holds NaN or Inf')
+    }
     this.#taken.fill(true, lo, hi)
-    this.#sums.set(`${lo}-${hi}`, { gradient, ...totals })
+    this.#sums.set(`${lo}-${hi}`, { gradient: slot, ...totals })
     this.#reduce(lo, hi)
   }
 
@@ -123,14 +122,17 @@ export class ReductionTree {
       const left = this.#sums.get(`${parent[0]}-${middle}`)
       const right = this.#sums.get(`${middle}-${parent[1]}`)
       if (!left || !right) return
-      const sum = join(left, right)
-      if (this.isRounded(...parent)) roundInPlace(sum.gradient)
+      const sum = join(this.#arena, left, right)
+      if (this.isRounded(...parent)) roundInPlace(sum.gradient.values)
       this.#sums.delete(`${parent[0]}-${middle}`)
       this.#sums.delete(`${middle}-${parent[1]}`)
       this.#sums.set(`${parent[0]}-${parent[1]}`, sum)
-      this.give(right.gradient)
     }
   }
+}
+
+function unusable(what: string): ConvoyError {
+  return new ConvoyError('E_GRADIENT', what, 'Check the memory and the engine of that machine.')
 }
 
 /** One frame of `NodeSummer`'s stack: a node whose sum is whole. */
@@ -141,25 +143,24 @@ interface Whole extends Sum {
 
 /**
  * A worker's part of the tree: sums the leaves of one node as they are computed, left to right, with about log2 as many
- * buffers as leaves. Reused for every node.
+ * slots as leaves. Reused for every node.
  */
 export class NodeSummer {
-  readonly #size: number
-  readonly #free: Float32Array[] = []
+  readonly #arena: Arena
   readonly #stack: Whole[] = []
   #lo = 0
   #hi = 0
   #next = 0
-  #buffer: Float32Array | undefined
+  #slot: Slot | undefined
 
   /** @param size How many numbers a gradient has. */
   constructor(size: number) {
-    this.#size = size
+    this.#arena = new Arena(size)
   }
 
   /** Starts on node [lo, hi). */
   begin(lo: number, hi: number): void {
-    for (const { gradient } of this.#stack) this.#free.push(gradient)
+    for (const { gradient } of this.#stack) this.#arena.give(gradient)
     this.#stack.length = 0
     this.#lo = this.#next = lo
     this.#hi = hi
@@ -167,20 +168,18 @@ export class NodeSummer {
 
   /** Where the next leaf's gradient is to be written. */
   buffer(): Float32Array {
-    this.#buffer ??= this.#free.pop() ?? new Float32Array(this.#size)
-    return this.#buffer
+    this.#slot ??= this.#arena.take()
+    return this.#slot.values
   }
 
   /** The next leaf's gradient is in `buffer()`; these are its totals. */
   push(loss: number, correct: number, count: number): void {
-    const gradient = this.buffer()
-    this.#buffer = undefined
+    const gradient = this.#slot!
+    this.#slot = undefined
     let whole: Whole = { lo: this.#next, hi: ++this.#next, gradient, loss, correct, count }
     for (let left = this.#stack.at(-1); left && this.#siblings(left, whole); left = this.#stack.at(-1)) {
       this.#stack.pop()
-      const right = whole.gradient
-      whole = { lo: left.lo, hi: whole.hi, ...join(left, whole) }
-      this.#free.push(right)
+      whole = { lo: left.lo, hi: whole.hi, ...join(this.#arena, left, whole) }
     }
     this.#stack.push(whole)
   }

@@ -1,0 +1,2 @@
+export { Arena } from './arena.ts'
+export type { Momentum, Slot } from './arena.ts'
