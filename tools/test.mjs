@@ -32,6 +32,7 @@ function check(title, command, args, env) {
 check('format', bin('prettier'), ['--check', '.', '--log-level', 'warn'])
 check('lint', bin('eslint'), ['.'], { NX_DAEMON: 'false' })
 check('types', bin('tsc'), ['--noEmit'])
+check('types of the page', bin('tsc'), ['--noEmit', '--project', 'apps/dashboard'])
 check('build', process.execPath, [path.join(root, 'tools', 'build.mjs')])
 
 const report = path.join(scratch, 'vitest.json')

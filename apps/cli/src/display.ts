@@ -87,7 +87,7 @@ export class Display {
         this.progress(event.text)
         return undefined
       case 'listening':
-        return `listening  ${event.url}`
+        return [`dashboard  ${event.dashboard}`, `listening  ${event.url}`].join('\n')
       case 'waiting':
         return `waiting    ${event.reason}`
       case 'workerJoined':

@@ -2,12 +2,13 @@ import { asConvoyError, ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { cover, split } from '@convoy/reduction'
 import { createHash } from 'node:crypto'
-import type { Report } from './events.ts'
+import { LEFT, type Report } from './events.ts'
 import { Member, type Assignment } from './member.ts'
 import { numericsText } from './numerics.ts'
 import { median, type Pace } from './pace.ts'
 import { ParameterFrame } from './parameters.ts'
 import { cutLeaves } from './plan.ts'
+import { Tally } from './tally.ts'
 
 /** How often deadlines are looked at, in milliseconds. */
 const TICK = 100
@@ -93,6 +94,7 @@ interface Record {
 export class Cluster {
   readonly #members = new Map<string, Member>()
   readonly #records = new Map<string, Record>()
+  readonly #tallies = new Map<string, Tally>()
   readonly #report: Report
   #job: Job | undefined
   #frame: ParameterFrame | undefined
@@ -102,6 +104,8 @@ export class Cluster {
   #finish: ((done: boolean) => void) | undefined
   #nextId = 1
   #saidWaiting = false
+  /** Who answered the job at hand last, and when anyone else did, in ms: for `Tally.waitedFor`. */
+  #lastAnswer: { member: Member; at: number; othersAt: number | undefined } | undefined
   #closed = false
   #lastTick = performance.now()
   readonly #ticker: NodeJS.Timeout
@@ -129,17 +133,27 @@ export class Cluster {
     return this.#members.size
   }
 
+  /** What every worker did that ever joined, by name. */
+  get tallies(): ReadonlyMap<string, Tally> {
+    return this.#tallies
+  }
+
+  /** Whether a worker's answers were refused so often that it gets no work now. */
+  setAside(member: Member): boolean {
+    return (this.#records.get(member.name)?.asideUntil ?? 0) > performance.now()
+  }
+
   get members(): Iterable<Member> {
     return this.#members.values()
   }
 
   /** The record of a worker that was here before under this name; a second process with the name gets another. */
-  nameFor(wanted: string, instance: string): { name: string; pace: Pace | undefined } {
+  nameFor(wanted: string, instance: string): { name: string; pace: Pace | undefined; tally: Tally } {
     let name = wanted
     for (let n = 2; this.#members.has(name) && this.#members.get(name)!.instance !== instance; n++) {
       name = `${wanted}-${n}`
     }
-    return { name, pace: this.#records.get(name)?.pace }
+    return { name, pace: this.#records.get(name)?.pace, tally: this.#tallies.get(name) ?? new Tally() }
   }
 
   /** Takes a worker in. One that reconnects replaces its own older connection. */
@@ -150,6 +164,7 @@ export class Cluster {
       this.leave(older, 'reconnected')
     }
     this.#members.set(member.name, member)
+    this.#tallies.set(member.name, member.tally)
     if (!this.#records.has(member.name)) {
       this.#records.set(member.name, {
         pace: member.pace,
@@ -190,6 +205,7 @@ export class Cluster {
   /** The worker's connection is gone. */
   leave(member: Member, reason: string): void {
     if (member.state === 'gone') return
+    if (member.state === 'leaving') reason = LEFT
     member.state = 'gone'
     if (this.#members.get(member.name) === member) this.#members.delete(member.name)
     for (const assignment of [...member.assignments.values()]) this.#drop(member, assignment)
@@ -207,6 +223,7 @@ export class Cluster {
       this.#job = job
       this.#frame = frame
       this.#notFinite.clear()
+      this.#lastAnswer = undefined
       this.#finish = resolve
       if (job.planned) this.#plan(job)
       else this.#orphan(this.#piece(0, job.units))
@@ -277,6 +294,7 @@ export class Cluster {
     if (answer.kind === 'gradient') record.since ??= this.#resumed ? 0 : answer.step
     // A first answer includes warming up; it would make a poor measure if it stayed the only one.
     member.pace.add(assignment.samples, seconds)
+    this.#tallyAnswer(member, answer)
     this.#recover(member)
     if (piece.votes) this.#count(piece, piece.votes)
     else {
@@ -416,6 +434,7 @@ export class Cluster {
   }
 
   #strike(member: Member, code: string, message: string): void {
+    member.tally.refused++
     this.#report({ event: 'refused', worker: member.name, code, message })
     const record = this.#records.get(member.name)
     if (!record || ++record.strikes < STRIKES) return
@@ -424,6 +443,17 @@ export class Cluster {
     record.asideUntil = performance.now() + 1000 * seconds
     this.#report({ event: 'setAside', worker: member.name, seconds, code })
     for (const assignment of member.assignments.values()) this.#orphan(this.#pieces.get(assignment))
+  }
+
+  /** Counts an answer that was taken, and who was waited for at the job's end. */
+  #tallyAnswer(member: Member, answer: Answer): void {
+    if (answer.kind === 'gradient') member.tally.samples += answer.count
+    const at = performance.now()
+    const last = this.#lastAnswer
+    const othersAt = last?.member === member ? last.othersAt : last?.at
+    this.#lastAnswer = { member, at, othersAt }
+    const ends = this.#open.size === 1
+    if (ends && othersAt !== undefined) member.tally.waitedFor += (at - othersAt) / 1000
   }
 
   #recover(member: Member): void {
@@ -669,6 +699,7 @@ export class Cluster {
       if (waited <= patience) continue
       assignment.late = true
       if (member.state === 'ready') member.state = 'stalled'
+      member.tally.stalls++
       this.#report({ event: 'workerStalled', worker: member.name, waited, step: assignment.step })
       for (const held of member.assignments.values()) this.#orphan(this.#pieces.get(held))
     }

@@ -19,7 +19,8 @@ export type RunEvent =
     }
   /** Before the start: a line of progress for a person. */
   | { event: 'preparing'; text: string }
-  | { event: 'listening'; url: string }
+  /** Where workers connect, and where the page is. */
+  | { event: 'listening'; url: string; dashboard: string }
   | { event: 'waiting'; reason: string }
   | { event: 'workerJoined'; worker: string; engine: string; workers: number }
   | { event: 'workerLeft'; worker: string; reason: string; workers: number }
@@ -79,5 +80,8 @@ export type RunEvent =
       numerics: NumericsClass | null
       finished: boolean
     }
+
+/** The reason of a `workerLeft` whose worker had said that it would leave. */
+export const LEFT = 'left'
 
 export type Report = (event: RunEvent) => void

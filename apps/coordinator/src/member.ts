@@ -2,6 +2,7 @@ import { encodeFrame, type CoordinatorMessage, type MessageOf, type WorkerMessag
 import type { WebSocket } from 'ws'
 import type { NumericsClass } from './numerics.ts'
 import { Pace } from './pace.ts'
+import { Tally } from './tally.ts'
 import type { ParameterFrame } from './parameters.ts'
 
 /** A piece of work that was sent to a worker and not answered yet. */
@@ -28,6 +29,7 @@ export class Member {
   readonly holdsData: boolean
   /** Outlives reconnections: the roster hands it on to the next connection of the same worker. */
   readonly pace: Pace
+  readonly tally: Tally
   readonly socket: WebSocket
   state: MemberState = 'compiling'
   /** In the order in which the worker will do them. */
@@ -46,6 +48,7 @@ export class Member {
     socket: WebSocket,
     holdsData: boolean,
     pace: Pace = new Pace(),
+    tally: Tally = new Tally(),
   ) {
     this.name = name
     this.instance = hello.instance
@@ -54,10 +57,14 @@ export class Member {
     this.holdsData = holdsData
     this.socket = socket
     this.pace = pace
+    this.tally = tally
   }
 
   send(message: CoordinatorMessage, ...payloads: readonly ArrayBufferView[]): void {
-    if (this.socket.readyState === this.socket.OPEN) this.socket.send(encodeFrame(message, ...payloads))
+    if (this.socket.readyState !== this.socket.OPEN) return
+    const frame = encodeFrame(message, ...payloads)
+    this.tally.sent += frame.byteLength
+    this.socket.send(frame)
   }
 
   /**
@@ -89,6 +96,7 @@ export class Member {
 
   /** The next bytes of the frame at hand. */
   sendParameters(bytes: Uint8Array, last: boolean): void {
+    this.tally.sent += bytes.byteLength
     this.socket.send(bytes, { binary: true, fin: last }, last ? this.#sending : undefined)
   }
 

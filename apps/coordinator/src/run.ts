@@ -3,6 +3,7 @@ import { ConvoyError } from '@convoy/errors'
 import { buildModel, initialise, parameterLayout } from '@convoy/model'
 import { createWriteStream } from 'node:fs'
 import { mkdir, readFile, rm } from 'node:fs/promises'
+import { hostname } from 'node:os'
 import path from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { CheckpointStore, exists, writeDurably } from './checkpoints.ts'
@@ -10,7 +11,10 @@ import { Cluster } from './cluster.ts'
 import { dataSchema, trainingSchema, type CoordinatorConfig, type TrainingConfig } from './config.ts'
 import type { Report, RunEvent } from './events.ts'
 import { numericsText, type NumericsClass } from './numerics.ts'
-import { CoordinatorServer, type Hall } from './server.ts'
+import { readMetrics } from './dashboard/archive.ts'
+import { Dashboard } from './dashboard/dashboard.ts'
+import { History } from './dashboard/history.ts'
+import { CoordinatorServer, isLoopback, type Hall } from './server.ts'
 import { parametersSha256, Training, type Rewind, type State } from './training.ts'
 
 export type DoneEvent = Extract<RunEvent, { event: 'done' }>
@@ -79,12 +83,17 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   const identity = identityOf(trainingConfig, dataset)
   const { name, directory, made } = await makeFolder(config, model.name)
 
-  const metrics = createWriteStream(path.join(directory, 'metrics.jsonl'), { flags: 'a' })
+  const history = new History()
+  const metricsFile = path.join(directory, 'metrics.jsonl')
+  // A new run has no metrics yet.
+  await readMetrics(metricsFile, (event, time) => history.hear(event, time)).catch(() => {})
+  const metrics = createWriteStream(metricsFile, { flags: 'a' })
   // A full disk must not end the training; what was lost is told with the checkpoints.
   metrics.on('error', () => {})
+  const listeners: Report[] = [listen]
   const report: Report = (event) => {
     if (!passing.has(event.event)) metrics.write(`${JSON.stringify({ time: Date.now(), ...event })}\n`)
-    listen(event)
+    for (const hear of listeners) hear(event)
   }
 
   const store: CheckpointStore = new CheckpointStore(
@@ -96,6 +105,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     report({ event: 'checkpointPassedOver', path: file, message: error.message }),
   )
   const saved = found?.checkpoint
+  history.checkpoint = saved?.step ?? null
   if (saved && saved.identity !== identity) {
     throw new ConvoyError(
       'E_RUN',
@@ -183,7 +193,15 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     },
     page: (route) => (route === '/healthz' ? { status: 200, type: 'text/plain', body: 'ok\n' } : undefined),
   }
-  const server = new CoordinatorServer(config, hall)
+  const dashboard = new Dashboard({
+    run: name,
+    runs: config.runs,
+    history,
+    cluster,
+    token: isLoopback(config.host) ? undefined : config.token,
+  })
+  listeners.push((event) => dashboard.hear(event, config.steps))
+  const server = new CoordinatorServer(config, { ...hall, dashboard })
   const url = await server.listen().catch(async (error: unknown) => {
     metrics.destroy()
     ledger?.destroy()
@@ -206,7 +224,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     seed: config.seed,
     resumedAt: training.progress.step,
   })
-  report({ event: 'listening', url })
+  report({ event: 'listening', url, dashboard: pageAddress(url) })
 
   let savedStep = saved ? training.progress.step : -1
   let savedAt = performance.now()
@@ -288,6 +306,11 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
         if (stream) await new Promise<void>((resolve) => stream.end(() => resolve()))
     },
   }
+}
+
+/** Where a browser finds the page of a coordinator at this address; one that listens everywhere is named by its host. */
+function pageAddress(url: string): string {
+  return `${url.replace(/^ws/, 'http').replace(/\/\/(0\.0\.0\.0|\[::\])/, `//${hostname()}`)}/`
 }
 
 /** The folder of the run: the one that was named, there already or not, or else a new one. */

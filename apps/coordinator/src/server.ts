@@ -19,6 +19,7 @@ import type { Duplex } from 'node:stream'
 import { WebSocketServer, type WebSocket } from 'ws'
 import type { Cluster } from './cluster.ts'
 import type { ServerConfig } from './config.ts'
+import type { Dashboard } from './dashboard/dashboard.ts'
 import { Member } from './member.ts'
 
 /** Time for a peer to finish its HTTP request, and then to say hello, in milliseconds. */
@@ -39,11 +40,18 @@ export interface Hall {
   ): Omit<MessageOf<CoordinatorMessage, 'welcome'>, 'kind' | 'version' | 'name'>
   /** Answers a plain HTTP request; undefined where there is nothing at that path. */
   page(path: string): { status: number; type: string; body: string } | undefined
+  /** The web page, where there is one. */
+  readonly dashboard?: Dashboard
 }
 
 /** Whether an address is reachable from this machine only. */
 export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127\./.test(host)
+}
+
+/** The path that a request asks for; what is no address asks for nothing. */
+function pathOf(request: IncomingMessage): string {
+  return /^[^?#]*/.exec(request.url ?? '')![0]
 }
 
 const digest = (text: string) => createHash('sha256').update(text).digest()
@@ -83,11 +91,16 @@ export class CoordinatorServer {
       maxPayload: hall.largestPayload + MARGIN,
     })
     this.#http.on('request', (request, response) => {
-      const page = this.#hall.page(new URL(request.url ?? '/', 'http://localhost').pathname)
+      if (this.#hall.dashboard?.serve(request, response)) return
+      const page = this.#hall.page(pathOf(request))
       response.writeHead(page?.status ?? 404, { 'content-type': page?.type ?? 'text/plain' })
       response.end(page?.body ?? 'There is nothing here.\n')
     })
     this.#http.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      if (pathOf(request) === '/live' && this.#hall.dashboard) {
+        this.#hall.dashboard.upgrade(request, socket, head)
+        return
+      }
       const refusal = this.#refusal(request)
       if (refusal) {
         // Before the upgrade nothing was allocated for this peer: this is all that it costs.
@@ -131,6 +144,7 @@ export class CoordinatorServer {
   /** Tells every worker that the run is over, and stops listening. */
   async close(message: string): Promise<void> {
     clearInterval(this.#heartbeat)
+    this.#hall.dashboard?.close()
     for (const socket of this.#sockets.clients) {
       say(socket, { kind: 'goodbye', code: 'OK', message, remedy: '' })
       socket.close(1000)
@@ -189,7 +203,10 @@ export class CoordinatorServer {
         if (!member) {
           clearTimeout(slow)
           member = this.#admit(socket, message)
-        } else this.#hear(member, message, payload)
+        } else {
+          member.tally.received += (data as Buffer).byteLength
+          this.#hear(member, message, payload)
+        }
       } catch (thrown) {
         const error = asConvoyError(thrown)
         if (member) this.#hall.cluster.refuse(member, error)
@@ -207,8 +224,8 @@ export class CoordinatorServer {
     }
     const welcome = this.#hall.admit(message)
     const { cluster } = this.#hall
-    const { name, pace } = cluster.nameFor(message.name, message.instance)
-    const member = new Member(message, name, socket, !welcome.samples, pace)
+    const { name, pace, tally } = cluster.nameFor(message.name, message.instance)
+    const member = new Member(message, name, socket, !welcome.samples, pace, tally)
     cluster.join(member)
     member.send({ kind: 'welcome', version: PROTOCOL_VERSION, name, ...welcome })
     return member

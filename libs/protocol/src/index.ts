@@ -11,3 +11,21 @@ export type { Frame } from './frame.ts'
 export { PROTOCOL_VERSION, readCoordinatorMessage, readWorkerMessage } from './messages.ts'
 export type { CoordinatorMessage, MessageOf, Received, WorkerMessage } from './messages.ts'
 export { HEARTBEAT, noMask, SILENCE, socketOptions } from './socket.ts'
+export { curveNames } from './live.ts'
+export type {
+  CurveName,
+  LiveHistory,
+  LiveMessage,
+  LiveNote,
+  LivePhase,
+  LiveRun,
+  LiveSpeeds,
+  LiveStatus,
+  LiveSummary,
+  LiveTest,
+  LiveVerdict,
+  LiveWorker,
+  LiveWorkerState,
+  PageMessage,
+  Rows,
+} from './live.ts'

@@ -1,0 +1,321 @@
+import type { LiveHistory, LiveMessage, LiveNote, LiveTest, PageMessage } from '@convoy/protocol'
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { stat } from 'node:fs/promises'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import path from 'node:path'
+import type { Duplex } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { WebSocketServer, type WebSocket } from 'ws'
+import { z } from 'zod'
+import type { Cluster } from '../cluster.ts'
+import type { RunEvent } from '../events.ts'
+import { Archive, isRunName } from './archive.ts'
+import { Assets, securityHeaders } from './assets.ts'
+import { Curves } from './curves.ts'
+import type { History } from './history.ts'
+import { Roster } from './roster.ts'
+
+/** Milliseconds between two updates of the page. */
+const TICK = 500
+/** Ticks between two looks at the workers, two points of their speeds, and two pings. */
+const WORKERS_EVERY = 2
+const SPEEDS_EVERY = 4
+const PING_EVERY = 30
+/** Time for a page to say hello, in milliseconds. */
+const HANDSHAKE = 10_000
+/** Pages at once. */
+const MAX_PAGES = 64
+/** Bytes that wait for a slow page before it misses updates. */
+const BACKLOG = 1 << 20
+
+const pageMessage = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('hello'), token: z.string().max(1_000).optional() }),
+  z.object({
+    kind: z.literal('history'),
+    id: z.int(),
+    run: z.string(),
+    from: z.number().min(0),
+    to: z.number().nullable(),
+    points: z.int().min(10).max(4_000),
+  }),
+  z.object({ kind: z.literal('runs'), id: z.int() }),
+])
+
+export interface DashboardOptions {
+  /** Name of the run, and the folder of all runs. */
+  readonly run: string
+  readonly runs: string
+  readonly history: History
+  readonly cluster: Cluster
+  /** What a page must show; undefined on loopback. */
+  readonly token: string | undefined
+}
+
+const digest = (text: string) => createHash('sha256').update(text).digest()
+
+/**
+ * The web page and what it is told. HTTP serves its files and the newest weights; the WebSocket `/live` brings history
+ * on request and an update twice a second. Nothing is done for pages that are not there.
+ */
+export class Dashboard {
+  readonly #options: DashboardOptions
+  readonly #token: Buffer | undefined
+  readonly #archive: Archive
+  readonly #assets = new Assets(new URL('./dashboard/', import.meta.url))
+  readonly #roster: Roster
+  readonly #sockets = new WebSocketServer({
+    noServer: true,
+    maxPayload: 1 << 14,
+    perMessageDeflate: false,
+  })
+  readonly #pages = new Map<WebSocket, { alive: boolean }>()
+  readonly #ticker: NodeJS.Timeout
+  #ticks = 0
+  /** What happened since the last update. */
+  #curves = new Curves()
+  #tests: LiveTest[] = []
+  #notes: LiveNote[] = []
+  #status = ''
+  #workers = ''
+
+  constructor(options: DashboardOptions) {
+    this.#options = options
+    this.#token = options.token === undefined ? undefined : digest(options.token)
+    this.#archive = new Archive(options.runs)
+    this.#roster = new Roster(options.cluster)
+    this.#ticker = setInterval(() => this.#tick(), TICK)
+    this.#ticker.unref()
+  }
+
+  /** Takes in an event of the run. */
+  hear(event: RunEvent, totalSteps?: number): void {
+    const { history } = this.#options
+    this.#roster.hear(event)
+    const note = history.hear(event, Date.now(), totalSteps)
+    if (this.#pages.size === 0) return
+    if (note) this.#notes.push(note)
+    if (event.event === 'step') this.#curves.push(event.step, history.point!)
+    if (event.event === 'test') this.#tests.push(history.tests.at(-1)!)
+    // The last words, before the coordinator goes.
+    if (event.event === 'done') this.#update()
+  }
+
+  /** Answers an HTTP request; false where the page has nothing at that path. */
+  serve(request: IncomingMessage, response: ServerResponse): boolean {
+    if (request.method !== 'GET' && request.method !== 'HEAD') return false
+    const url = parseUrl(request)
+    if (!url) return false
+    if (url.pathname === '/weights') {
+      void this.#serveWeights(url.searchParams.get('run') ?? this.#options.run, request, response)
+      return true
+    }
+    return this.#assets.serve(url.pathname, request, response)
+  }
+
+  /** Takes a page's WebSocket. */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    if (!this.#ownPage(request) || this.#sockets.clients.size >= MAX_PAGES) {
+      socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n')
+      return
+    }
+    this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.#greet(webSocket))
+  }
+
+  /** Says the last things and lets the pages go. */
+  close(): void {
+    clearInterval(this.#ticker)
+    this.#update()
+    for (const socket of this.#sockets.clients) {
+      socket.close(1001)
+      setTimeout(() => socket.terminate(), 1_000).unref()
+    }
+  }
+
+  /**
+   * Whether a request comes from our own page and no other: browsers let any page open a WebSocket anywhere. Without
+   * a token, the name that it was reached by must also be this machine's: a foreign name may be pointed at loopback.
+   */
+  #ownPage(request: IncomingMessage): boolean {
+    const { host = '', origin } = request.headers
+    if (origin !== undefined && origin.replace(/^https?:\/\//, '') !== host) return false
+    return this.#token !== undefined || /^(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$/.test(host)
+  }
+
+  #shows(token: string | undefined): boolean {
+    if (!this.#token) return true
+    // Digests have one length, so that the comparison takes one time.
+    return token !== undefined && timingSafeEqual(digest(token), this.#token)
+  }
+
+  async #serveWeights(run: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const say = (status: number, text: string) => {
+      response.writeHead(status, { ...securityHeaders, 'content-type': 'text/plain' })
+      response.end(`${text}\n`)
+    }
+    try {
+      const shown = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1]
+      if (!this.#ownPage(request) || !this.#shows(shown)) return say(401, 'The token is missing or wrong.')
+      const weights = await this.#archive.weights(run)
+      if (!weights) return say(404, 'There is no checkpoint yet.')
+      const { size } = await stat(weights.file)
+      response.writeHead(200, {
+        ...securityHeaders,
+        'content-type': 'application/octet-stream',
+        'content-length': size,
+        'content-disposition': `attachment; filename="${run}-${path.basename(weights.file)}"`,
+        'cache-control': 'no-store',
+      })
+      if (request.method === 'HEAD') response.end()
+      else await pipeline(createReadStream(weights.file), response)
+    } catch {
+      // The file went, or the reader did.
+      if (response.headersSent) response.destroy()
+      else say(404, 'The checkpoint is gone; try again.')
+    }
+  }
+
+  #greet(socket: WebSocket): void {
+    const late = setTimeout(() => socket.terminate(), HANDSHAKE)
+    socket.on('error', () => socket.terminate())
+    socket.on('close', () => {
+      clearTimeout(late)
+      this.#pages.delete(socket)
+    })
+    socket.on('pong', () => {
+      const page = this.#pages.get(socket)
+      if (page) page.alive = true
+    })
+    socket.on('message', (data: Buffer) => {
+      const message = readPageMessage(data)
+      const known = this.#pages.has(socket)
+      if (!message || known === (message.kind === 'hello')) return socket.close(1008)
+      if (message.kind === 'hello') {
+        clearTimeout(late)
+        this.#admit(socket, message.token)
+      } else void this.#answer(socket, message)
+    })
+  }
+
+  #admit(socket: WebSocket, token: string | undefined): void {
+    if (!this.#shows(token)) {
+      say(socket, {
+        kind: 'token',
+        reason: token === undefined ? 'The coordinator asks for its token.' : 'The token is wrong.',
+      })
+      return socket.close(1008)
+    }
+    this.#update()
+    this.#pages.set(socket, { alive: true })
+    say(socket, { kind: 'welcome', build: this.#assets.build, run: this.#options.run })
+    this.#roster.mark()
+    say(socket, this.#workersMessage())
+  }
+
+  async #answer(socket: WebSocket, message: Exclude<PageMessage, { kind: 'hello' }>): Promise<void> {
+    const { run } = this.#options
+    try {
+      if (message.kind === 'runs') {
+        const runs = await this.#archive.list()
+        for (const one of runs) one.current = one.name === run
+        return say(socket, { kind: 'runs', id: message.id, runs })
+      }
+      const current = message.run === run
+      const history = current
+        ? this.#options.history
+        : isRunName(message.run)
+          ? await this.#archive.history(message.run)
+          : undefined
+      if (!history) {
+        return say(socket, { kind: 'missing', id: message.id, reason: `There is no run ${message.run}.` })
+      }
+      // What is in the history must not come a second time with the next update.
+      if (current) this.#update()
+      const answer: LiveHistory = {
+        run: message.run,
+        current,
+        about: history.about ?? null,
+        status: history.status(current ? this.#roster.bytes : { sent: 0, received: 0 }),
+        rows: history.curves.rows(message.from, message.to ?? Infinity, Math.ceil(message.points / 2)),
+        tests: history.tests,
+        notes: history.lastNotes(),
+        speeds: history.speeds,
+      }
+      say(socket, { kind: 'history', id: message.id, history: answer })
+    } catch (error) {
+      say(socket, { kind: 'missing', id: message.id, reason: (error as Error).message })
+    }
+  }
+
+  #tick(): void {
+    const ticks = ++this.#ticks
+    if (ticks % WORKERS_EVERY === 0) this.#roster.mark()
+    if (ticks % SPEEDS_EVERY === 0) this.#options.history.hearSpeeds(this.#roster.workers())
+    if (this.#pages.size === 0) return
+    this.#update()
+    if (ticks % WORKERS_EVERY === 0) {
+      const message = JSON.stringify(this.#workersMessage())
+      if (message !== this.#workers) this.#broadcast(message)
+      this.#workers = message
+    }
+    if (ticks % PING_EVERY === 0) {
+      for (const [socket, page] of this.#pages) {
+        if (!page.alive) socket.terminate()
+        page.alive = false
+        socket.ping()
+      }
+    }
+  }
+
+  #workersMessage(): LiveMessage {
+    const step = this.#options.history.status({ sent: 0, received: 0 }).step
+    return { kind: 'workers', step, workers: this.#roster.workers() }
+  }
+
+  /** Sends what happened since the last update, if anything did. */
+  #update(): void {
+    if (this.#pages.size === 0) return
+    const status = this.#options.history.status(this.#roster.bytes)
+    const text = JSON.stringify(status)
+    if (text === this.#status && this.#notes.length === 0) return
+    this.#status = text
+    const message: LiveMessage = {
+      kind: 'update',
+      rows: this.#curves.rows(0, Infinity, 2),
+      tests: this.#tests,
+      notes: this.#notes,
+      status,
+    }
+    this.#curves = new Curves()
+    this.#tests = []
+    this.#notes = []
+    this.#broadcast(JSON.stringify(message))
+  }
+
+  #broadcast(text: string): void {
+    for (const socket of this.#pages.keys()) {
+      if (socket.bufferedAmount < BACKLOG) socket.send(text)
+    }
+  }
+}
+
+function say(socket: WebSocket, message: LiveMessage): void {
+  if (socket.readyState === socket.OPEN) socket.send(JSON.stringify(message))
+}
+
+function readPageMessage(data: Buffer): PageMessage | undefined {
+  try {
+    const parsed = pageMessage.safeParse(JSON.parse(data.toString('utf8')))
+    return parsed.success ? (parsed.data as PageMessage) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function parseUrl(request: IncomingMessage): URL | undefined {
+  try {
+    return new URL(request.url ?? '/', 'http://localhost')
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,25 @@
+import type { Connection } from './connection.ts'
+import type { LiveMessage } from '@convoy/protocol/live'
+
+export type Pushed = Extract<LiveMessage, { kind: 'update' | 'workers' }>
+
+/** A page of the page. One is shown at a time. */
+export interface View {
+  readonly element: HTMLElement
+  /** The connection is there (again): ask for what is shown. */
+  refresh(): void
+  /** The coordinator sent something by itself. */
+  push(message: Pushed): void
+  /** The colours changed. */
+  redraw(): void
+  dispose(): void
+}
+
+/** A kind of view: its place in the navigation and what makes one. */
+export interface ViewKind {
+  /** First part of its address after `#/`. */
+  readonly path: string
+  readonly title: string
+  /** @param argument The rest of its address. */
+  open(connection: Connection, argument: string): View
+}

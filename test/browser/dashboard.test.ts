@@ -1,0 +1,244 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import type { Browser, Page } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Convoy, scratch } from '../convoy.ts'
+import { chromiumPath, findings, freePort, launch, openPage, pictures, unless } from './browser.ts'
+
+const { folder, remove } = scratch()
+afterAll(remove)
+const images = process.env['CONVOY_DATA']
+const settings = [
+  ...['--data', images ?? 'synthetic', '--limit-train', '2000', '--limit-test', '200', '--width', '0.125'],
+  ...['--epochs', '1000', '--batch-size', '50', '--learning-rate', '0.02', '--runs', folder],
+]
+
+/** Writes the metrics of a run that somebody trained before. */
+function oldRun(name: string, steps: number): void {
+  const start = {
+    ...{ event: 'start', run: name, model: 'all-cnn-c', parameters: 1_369_738, data: 'cifar10', origin: '' },
+    ...{ trainImages: 50_000, testImages: 10_000, epochs: steps / 100, stepsPerEpoch: 100, batchSize: 500 },
+    ...{ seed: 1, resumedAt: 0 },
+  }
+  const lines: object[] = [start]
+  for (let step = 1; step <= steps; step++) {
+    const loss = 0.3 + 2 * Math.exp((-4 * step) / steps) + 0.1 * Math.sin(step * 12.9898)
+    lines.push({
+      ...{ event: 'step', step, epoch: Math.floor((step - 1) / 100), loss, accuracy: 1 - loss / 2.6 },
+      ...{ learningRate: 0.01, gradientNorm: 1, samples: 500, seconds: 0.5, workers: 4 },
+    })
+    if (step % 100 > 0) continue
+    const epoch = step / 100
+    lines.push({
+      event: 'test',
+      epoch,
+      step,
+      testLoss: 1,
+      testAccuracy: 0.9 - 0.8 * 0.9 ** epoch,
+      seconds: 1,
+    })
+    if (epoch === 3) {
+      const reason = 'the cost of 5,000 samples fell by 4 % in the last 20 windows'
+      lines.push({ event: 'verdict', step, epoch, verdict: 'falling', reason })
+    }
+  }
+  mkdirSync(path.join(folder, name), { recursive: true })
+  const text = lines
+    .map((line, i) => JSON.stringify({ time: 1_700_000_000_000 + 500 * i, ...line }))
+    .join('\n')
+  writeFileSync(path.join(folder, name, 'metrics.jsonl'), `${text}\n`)
+}
+
+const figure = (page: Page, key: string) => page.locator(`[data-figure=${key}]`)
+const workerState = (page: Page, name: string) => page.locator(`[data-worker=${name}] .state`)
+
+/** The last step that the chart of the cost shows. */
+async function lastStep(page: Page): Promise<number> {
+  const label = await page.getByRole('img', { name: /^Cost, step/ }).getAttribute('aria-label')
+  return Number(/to (\d+)\./.exec(label ?? '')?.[1])
+}
+
+async function until(page: Page, ready: () => Promise<boolean>): Promise<void> {
+  while (!(await ready())) await page.waitForTimeout(100)
+}
+
+describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
+  let browser: Browser
+  let coordinator: Convoy
+  let url: string
+  let port: string
+  const workers = new Map<string, Convoy>()
+  const startCoordinator = async () => {
+    coordinator = new Convoy(['coordinator', ...settings, '--name', 'live', '--port', port, '--json'])
+    url = (await coordinator.until((run) => run.event('listening')))['dashboard'] as string
+  }
+  const startWorker = (name: string) =>
+    workers.set(
+      name,
+      new Convoy(['worker', '--coordinator', `ws://127.0.0.1:${port}`, '--worker-name', name]),
+    )
+
+  beforeAll(async () => {
+    oldRun('older', 2_000)
+    port = String(await freePort())
+    browser = await launch()
+    await startCoordinator()
+    startWorker('one')
+    startWorker('two')
+  })
+  afterAll(async () => {
+    await browser?.close()
+    for (const convoy of [...workers.values(), coordinator]) {
+      convoy?.child.kill('SIGKILL')
+      await convoy?.ended
+    }
+  })
+
+  it('shows a real run: its curve grows, a killed worker is lost, a new one comes, and a new coordinator is found', async () => {
+    const { page, errors } = await openPage(browser, url)
+    await until(page, async () => (await lastStep(page)) > 20)
+    const before = await lastStep(page)
+    await until(page, async () => (await lastStep(page)) > before + 20)
+    expect(await page.getByRole('heading', { level: 1 }).textContent()).toBe('live')
+    expect(Number(await figure(page, 'cost1000').textContent())).toBeGreaterThan(0)
+    await until(page, async () => (await workerState(page, 'one').textContent()) === 'ready')
+
+    workers.get('one')!.child.kill('SIGKILL')
+    await until(page, async () => (await workerState(page, 'one').textContent()) === 'lost')
+    await page.getByText('one is lost: connection closed.').first().waitFor()
+    startWorker('three')
+    await until(page, async () => (await workerState(page, 'three').textContent()) === 'ready')
+    await until(page, async () => /%/.test((await figure(page, 'testAccuracy').textContent())!))
+    expect(errors).toEqual([])
+
+    expect(await findings(page)).toEqual([])
+    await page.emulateMedia({ colorScheme: 'dark' })
+    expect(await findings(page)).toEqual([])
+    await pictures(page, 'training')
+    await page.setViewportSize({ width: 360, height: 700 })
+    expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(360)
+    await page.setViewportSize({ width: 1440, height: 900 })
+
+    const reached = await lastStep(page)
+    coordinator.child.kill('SIGKILL')
+    await coordinator.ended
+    await page.getByText('The coordinator does not answer').waitFor()
+    await startCoordinator()
+    await until(page, async () => (await page.locator('#link').textContent()) === 'live')
+    await until(page, async () => (await lastStep(page)) > reached)
+    const label = await page.getByRole('img', { name: /^Cost, step/ }).getAttribute('aria-label')
+    expect(label).toMatch(/^Cost, step [0-3] to/)
+    // While there was no coordinator, the browser itself says so.
+    expect(errors.filter((error) => !/ERR_CONNECTION_REFUSED|WebSocket connection/.test(error))).toEqual([])
+  })
+
+  it('gives the newest weights', async () => {
+    const { page } = await openPage(browser, url)
+    const link = page.getByRole('link', { name: /Download weights/ })
+    await link.waitFor()
+    const [download] = await Promise.all([page.waitForEvent('download'), link.click()])
+    expect(download.suggestedFilename()).toMatch(/^live-step-\d+\.convoy$/)
+    expect(await download.failure()).toBeNull()
+  })
+
+  it('compares runs, and shows one of before with its verdict', async () => {
+    const { page, errors } = await openPage(browser, `${url}#/runs`)
+    await page.getByRole('checkbox', { name: 'Compare older' }).check()
+    await page.getByRole('img', { name: /^Cost, epoch .*older: from 2\.\d+ to 0\.\d+/ }).waitFor()
+    expect(await findings(page)).toEqual([])
+    await pictures(page, 'runs')
+
+    await page.getByRole('link', { name: 'older' }).click()
+    await page.getByRole('heading', { level: 1, name: 'older' }).waitFor()
+    expect(await page.getByRole('region', { name: 'Verdict' }).textContent()).toMatch(
+      /falling.*fell by 4 %.*since step 300/,
+    )
+    expect(await page.getByRole('img', { name: /^Accuracy/ }).getAttribute('aria-label')).toMatch(
+      /step 1 to 2000\. .*test: from 18\.0\s% to 80\.\d\s%/,
+    )
+    await pictures(page, 'older')
+    expect(errors).toEqual([])
+  })
+
+  it('is used by keyboard: theme, views, and the values of a chart', async () => {
+    const { page, errors } = await openPage(browser, `${url}#/run/older`)
+    const plot = page.getByRole('img', { name: /^Cost, step 1 to 2000/ })
+    await plot.focus()
+    await page.keyboard.press('Home')
+    expect(
+      await page
+        .locator('[aria-live=polite]')
+        .filter({ hasText: /^step 1: 1,000 samples 2\./ })
+        .count(),
+    ).toBe(1)
+    await page.keyboard.press('ArrowRight')
+    expect(
+      await page
+        .locator('[aria-live=polite]')
+        .filter({ hasText: /^step 1: / })
+        .count(),
+    ).toBe(0)
+    await page.getByRole('button', { name: 'System theme' }).press('Enter')
+    await page.getByRole('button', { name: 'Light theme' }).press('Enter')
+    expect(await page.locator('html').getAttribute('data-theme')).toBe('dark')
+    await page.getByRole('link', { name: 'Runs' }).press('Enter')
+    await page.getByRole('heading', { level: 1, name: 'Runs' }).waitFor()
+    expect(errors).toEqual([])
+  })
+
+  it('shows a drawn stretch of a run in finer steps', async () => {
+    const { page } = await openPage(browser, `${url}#/run/older`)
+    const plot = page.getByRole('img', { name: /^Cost, step 1 to 2000/ })
+    await plot.scrollIntoViewIfNeeded()
+    const box = (await plot.locator('.u-over').boundingBox())!
+    await page.mouse.move(box.x + 0.5 * box.width, box.y + 50)
+    await page.mouse.down()
+    await page.mouse.move(box.x + 0.6 * box.width, box.y + 60, { steps: 4 })
+    await page.mouse.up()
+    await page.getByRole('img', { name: /^Cost, step (99\d|100\d) to (119\d|120\d)\./ }).waitFor()
+  })
+
+  it('says so when the run is over', async () => {
+    const run = new Convoy([
+      ...['coordinator', ...settings, '--name', 'short', '--port', '0', '--steps', '12', '--json'],
+    ])
+    const { url, dashboard } = (await run.until((one) => one.event('listening'))) as unknown as {
+      url: string
+      dashboard: string
+    }
+    const { page } = await openPage(browser, dashboard)
+    await page.getByText('waiting for workers').waitFor()
+    workers.set('short', new Convoy(['worker', '--coordinator', url]))
+    await page.getByText('The run is over and its coordinator has ended').waitFor()
+    expect(await page.locator('.phase').textContent()).toBe('finished')
+    expect(await lastStep(page)).toBe(12)
+    expect(await page.getByText('The run is finished.').count()).toBe(1)
+    expect(await run.done()).toMatchObject({ finished: true, step: 12 })
+  })
+
+  it('asks for the token beyond loopback', async () => {
+    const guarded = new Convoy([
+      ...['coordinator', ...settings, '--name', 'guarded', '--port', '0', '--json'],
+      ...['--host', '0.0.0.0', '--token', 'a-secret-token'],
+    ])
+    try {
+      const { url } = (await guarded.until((run) => run.event('listening'))) as unknown as { url: string }
+      const address = `http://127.0.0.1:${new URL(url).port}/`
+      const { page, errors } = await openPage(browser, address)
+      const field = page.getByLabel("The coordinator's --token")
+      await field.fill('not-the-token')
+      await field.press('Enter')
+      await page.getByText('The token is wrong.').waitFor()
+      expect(await findings(page)).toEqual([])
+      await pictures(page, 'token')
+      await field.fill('a-secret-token')
+      await field.press('Enter')
+      await page.getByRole('heading', { level: 1, name: 'guarded' }).waitFor()
+      expect(errors).toEqual([])
+      expect((await fetch(`${address}weights`)).status).toBe(401)
+    } finally {
+      guarded.child.kill('SIGKILL')
+      await guarded.ended
+    }
+  })
+})
