@@ -164,6 +164,9 @@ export const runSchema = z.object({
     .boolean()
     .default(false)
     .meta({ description: 'refuse workers whose arithmetic differs from the first one’s' }),
+  stay: z.boolean().default(false).meta({
+    description: 'go on answering when the run is over, until SIGTERM; what a supervisor that restarts needs',
+  }),
 })
 
 /** Where the coordinator listens. */

@@ -26,8 +26,8 @@ export interface Run {
   train(): Promise<DoneEvent>
   /** Ends the training after the update at hand. */
   stop(): void
-  /** Dismisses the workers and lets go of everything. */
-  close(message: string): Promise<void>
+  /** Dismisses the workers and lets go of everything. With `retryAfter`, in seconds, they look for a coordinator again. */
+  close(message: string, retryAfter?: number): Promise<void>
 }
 
 /** Events that metrics.jsonl keeps; the others are only progress. */
@@ -225,9 +225,9 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
       return done
     },
     stop: () => training.stop(),
-    async close(message) {
+    async close(message, retryAfter) {
       cluster.dispose()
-      await server.close(message)
+      await server.close(message, retryAfter)
       await new Promise<void>((resolve) => metrics.end(() => resolve()))
     },
   }

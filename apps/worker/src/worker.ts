@@ -45,6 +45,7 @@ export class Worker {
   #socket: WebSocket | undefined
   #engine: EngineOutcome | undefined
   #working: number | undefined
+  #joined = false
   #draining = false
   #idle: (() => void) | undefined
   #fatal: ConvoyError | undefined
@@ -72,10 +73,8 @@ export class Worker {
       const { connected, goodbye } = await this.#connection()
       if (this.#fatal) throw this.#fatal
       if (this.#draining) return
-      if (goodbye?.code === 'OK') {
-        this.#log(goodbye.message)
-        return
-      }
+      if (goodbye?.code === 'OK') this.#log(goodbye.message)
+      if (goodbye?.code === 'OK' && goodbye.retryAfter === undefined) return
       if (goodbye && goodbye.retryAfter === undefined) {
         const code = isErrorCode(goodbye.code) ? goodbye.code : 'E_MESSAGE'
         throw new ConvoyError(code, goodbye.message, goodbye.remedy)
@@ -84,7 +83,7 @@ export class Worker {
       if (connected) {
         lost = now
         pause = 100
-        this.#log('connection lost; looking for the coordinator again')
+        if (!goodbye) this.#log('connection lost; looking for the coordinator again')
       }
       const { giveUpAfter, coordinator } = this.#config
       if (giveUpAfter > 0 && now - lost > 1000 * giveUpAfter) {
@@ -115,6 +114,11 @@ export class Worker {
     }
     this.#socket?.close(1000)
     this.#socket = undefined
+  }
+
+  /** Whether the worker is connected and was let in. */
+  get joined(): boolean {
+    return this.#joined
   }
 
   /** Ends the compute thread. */
@@ -174,6 +178,7 @@ export class Worker {
       socket.on('error', () => {})
       socket.on('close', () => {
         clearInterval(watch)
+        this.#joined = false
         this.#order({ kind: 'forget' })
         this.#working = undefined
         this.#idle?.()
@@ -203,6 +208,7 @@ export class Worker {
       case 'welcome':
         if (message.name !== this.#name) this.#log(`the coordinator calls this worker ${message.name}`)
         this.#name = message.name
+        this.#joined = true
         this.#log(`joined run ${message.run} at ${this.#config.coordinator} as ${message.name}`)
         return this.#order({ kind: 'compile', welcome: message })
       case 'parameters':
