@@ -194,6 +194,9 @@ async function openOnFreePort(
 
 /** `convoy coordinator`: listens, and trains with whatever workers come. */
 export async function coordinate(given: Given, options: Options): Promise<number> {
+  // Until there is something to save, there is nothing to wait for.
+  const nothingYet = () => process.exit(EXIT.done)
+  process.on('SIGTERM', nothingYet)
   const display = new Display(styleFor(options.json), process.stdout)
   const { values } = await settings(given, options, trainSchema)
   const config = settle(coordinatorSchema, pick(values, Object.keys(coordinatorSchema.shape)))
@@ -204,7 +207,9 @@ export async function coordinate(given: Given, options: Options): Promise<number
   )
   let comesBack = false
   try {
-    const watched = await trainWatched(run, display)
+    const training = trainWatched(run, display)
+    process.off('SIGTERM', nothingYet)
+    const watched = await training
     // Whoever sends SIGTERM usually starts this again (a moved pod, an upgrade): the workers look for it until it is back.
     comesBack = watched.signal === 'SIGTERM' && !watched.done.finished
     display.say(watched.signal ? `go on with ./convoy coordinator --name ${run.name}` : nextThing(run, false))

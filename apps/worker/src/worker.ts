@@ -47,6 +47,8 @@ export class Worker {
   #working: number | undefined
   #joined = false
   #draining = false
+  /** Ends a pause between attempts to connect. */
+  readonly #leaving = new AbortController()
   #idle: (() => void) | undefined
   #fatal: ConvoyError | undefined
 
@@ -94,7 +96,8 @@ export class Worker {
         )
       }
       // Jitter keeps a thousand workers from knocking at once when a coordinator comes back.
-      await sleep(goodbye?.retryAfter ? 1000 * goodbye.retryAfter : pause * (0.5 + Math.random()))
+      const rest = goodbye?.retryAfter ? 1000 * goodbye.retryAfter : pause * (0.5 + Math.random())
+      await sleep(rest, undefined, { signal: this.#leaving.signal }).catch(() => {})
       pause = Math.min(LONGEST_PAUSE, 2 * pause)
       if (this.#draining) return
     }
@@ -106,6 +109,7 @@ export class Worker {
   async stop(): Promise<void> {
     if (this.#draining) return
     this.#draining = true
+    this.#leaving.abort()
     if (this.#socket?.readyState === WebSocket.OPEN) {
       this.#say({ kind: 'leaving', ...(this.#working === undefined ? {} : { finishing: this.#working }) })
       const idle = new Promise<void>((resolve) => (this.#idle = resolve))
