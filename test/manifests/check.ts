@@ -77,12 +77,14 @@ export const d${index}: T${index} = ${JSON.stringify(manifest, null, 2)}`
     moduleResolution: ts.ModuleResolutionKind.Bundler,
   }
   const host = ts.createCompilerHost(options)
-  const { getSourceFile, fileExists, readFile } = host
-  host.fileExists = (name) => name === file || fileExists(name)
-  host.readFile = (name) => (name === file ? source : readFile(name))
-  host.getSourceFile = (name, ...rest) =>
-    name === file ? ts.createSourceFile(name, source, rest[0]) : getSourceFile(name, ...rest)
-  const program = ts.createProgram([file], options, host)
+  const judged: ts.CompilerHost = {
+    ...host,
+    fileExists: (name) => name === file || host.fileExists(name),
+    readFile: (name) => (name === file ? source : host.readFile(name)),
+    getSourceFile: (name, ...rest) =>
+      name === file ? ts.createSourceFile(name, source, rest[0]) : host.getSourceFile(name, ...rest),
+  }
+  const program = ts.createProgram([file], options, judged)
   const starts = [...source.matchAll(/^export const d\d+/gm)].map(({ index }) => index)
   return ts.getPreEmitDiagnostics(program).map(({ messageText, start = 0 }) => {
     const { kind, metadata } = manifests[Math.max(0, starts.filter((at) => at <= start).length - 1)]
