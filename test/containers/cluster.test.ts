@@ -1,10 +1,13 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { StartedNetwork, StartedTestContainer } from 'testcontainers'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { stringify } from 'yaml'
+import type { Manifest } from '../manifests/check.ts'
+import { copyManifests, noKubectl, render } from '../manifests/render.ts'
 import { Convoy, scratch, type Line } from '../convoy.ts'
 import { buildImage, canShape, findEngine, shapeLink } from './engine.ts'
 
@@ -90,7 +93,7 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
   const workersOf = (run: string) =>
     Number(told(run).findLast(({ workers }) => workers !== undefined)?.['workers'] ?? 0)
 
-  const startCoordinator = (run: string, extra: string[] = []) => {
+  const startCoordinator = (run: string, called: string, environment: Record<string, string>) => {
     const mounts = [
       { source: runs, target: '/runs' },
       { source: cache, target: '/cache', mode: 'ro' as const },
@@ -100,23 +103,23 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
         : []),
     ]
     return new containers.GenericContainer(coordinatorImage)
-      .withName(name)
+      .withName(called)
       .withNetwork(network)
       .withBindMounts(mounts)
       .withTmpFs({ '/tmp': 'rw' })
       .withEnvironment({
         CONVOY_TOKEN: token,
-        CONVOY_TLS_CERT: '/tls/tls.crt',
-        CONVOY_TLS_KEY: '/tls/tls.key',
         CONVOY_DATA: images ? '/data/images.tar.gz' : 'synthetic',
         CONVOY_NAME: run,
         CONVOY_CHECKPOINT_EVERY: '2',
+        ...environment,
       })
-      .withCommand([...training, '--json', ...extra])
+      .withCommand([...training, '--json'])
       .withExposedPorts(7311)
       .withWaitStrategy(containers.Wait.forLogMessage(/"event":"listening"/))
       .start()
   }
+  const secured = { CONVOY_TLS_CERT: '/tls/tls.crt', CONVOY_TLS_KEY: '/tls/tls.key' }
   const startWorker = (worker: string) =>
     new containers.GenericContainer(workerImage)
       .withName(`${worker}-${process.pid}`)
@@ -161,7 +164,7 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
       expect(await prepared.ended).toBe(0)
     }
     const run = 'disturbed'
-    const coordinator = await startCoordinator(run)
+    const coordinator = await startCoordinator(run, name, secured)
     const [one, two] = await Promise.all([startWorker('one'), startWorker('two')])
     await until('two workers', () => workersOf(run) === 2)
     await moreSteps(run, 5)
@@ -220,4 +223,61 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
 
     expect((await undisturbed(steps))['parametersSha256']).toBe(done['parametersSha256'])
   }, 420_000)
+
+  const unplayable = engine?.command !== 'podman' ? 'only podman plays manifests' : noKubectl
+  it.skipIf(unplayable)(
+    `three replicas of the worker's Deployment train${unplayable ? ` (skipped: ${unplayable})` : ''}`,
+    async () => {
+      const manifests = render(path.join(copyManifests(folder, token), 'overlays', 'cpu'))
+      const isFor = (kind: string, start: string) => (manifest: Manifest) =>
+        manifest.kind === kind && manifest.metadata.name.startsWith(start)
+      const settings = manifests.find(isFor('ConfigMap', 'convoy-worker'))!
+      const secret = manifests.find(isFor('Secret', 'convoy-token'))!
+      const deployment = manifests.find(isFor('Deployment', 'convoy-worker')) as Manifest & {
+        spec: { replicas: number; template: { spec: { containers: { image: string }[] } } }
+      }
+      // All that is changed for podman: the number of replicas, the image that was built here, and the Secret, which
+      // podman takes from its own store. The Service's name is that of the coordinator's container.
+      deployment.spec.replicas = 3
+      deployment.spec.template.spec.containers[0].image = workerImage
+      const secretFile = path.join(folder, 'secret.json')
+      writeFileSync(secretFile, JSON.stringify(secret['data']))
+      engine!.run('secret', 'create', secret.metadata.name, secretFile)
+      const file = path.join(folder, 'worker.yaml')
+      writeFileSync(file, `${stringify(settings)}---\n${stringify(deployment)}`)
+
+      const run = 'played'
+      const coordinator = await startCoordinator(run, 'convoy-coordinator', {})
+      try {
+        engine!.run('kube', 'play', '--network', network.getName(), file)
+        await until('three workers', () => workersOf(run) === 3)
+        await moreSteps(run, 10)
+        const workers = all(run, 'workerJoined').map(({ worker }) => String(worker))
+        expect(new Set(workers).size).toBe(3)
+        // The manifest's readiness probe says so too, within the 5 s in which its file is written.
+        const ready = (worker: string) => {
+          try {
+            engine!.run('exec', `${worker}-worker`, 'grep', '-q', 'joined', '/tmp/health')
+            return true
+          } catch {
+            return false
+          }
+        }
+        await until('three ready workers', () => workers.every(ready))
+        expect(stop(coordinator, 10)).toBe(0)
+        const done = told(run).at(-1)!
+        const bare = await undisturbed(Number(done['step']))
+        expect(done['parametersSha256']).toBe(bare['parametersSha256'])
+      } finally {
+        engine!.run('kube', 'down', file)
+        engine!.run('secret', 'rm', secret.metadata.name)
+      }
+    },
+    240_000,
+  )
+
+  it('a worker that was promised a GPU ends and says why it will not compute', () => {
+    const args = ['run', '--rm', '--network', 'none', '-e', 'CONVOY_ENGINE=auto', '-e', 'CONVOY_GPU=true']
+    expect(() => engine!.run(...args, workerImage)).toThrow(/E_ENGINE_GPU/)
+  })
 })

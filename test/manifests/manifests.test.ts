@@ -1,53 +1,26 @@
-import { execFileSync, spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, describe, expect, it } from 'vitest'
-import { parse, parseAllDocuments } from 'yaml'
+import { parse } from 'yaml'
 import { scratch } from '../convoy.ts'
 import { optionFaults, podOptionFaults, podsOf, policyFaults, schemaFaults, type Manifest } from './check.ts'
+import { copyManifests, noKubectl, render } from './render.ts'
 
 const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))))
 const { folder, remove } = scratch()
 afterAll(remove)
-const reason =
-  spawnSync('kubectl', ['version', '--client'], { stdio: 'ignore' }).status === 0
-    ? undefined
-    : 'kubectl is not installed'
-
 const overlays = readdirSync(path.join(root, 'k8s', 'overlays'))
 
-/** What `kubectl apply -k` would send for a kustomization under k8s/, with a token as the guide has one made. */
-function render(place: string): Manifest[] {
-  const text = execFileSync('kubectl', ['kustomize', path.join(copy(), place)], {
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  return parseAllDocuments(text).map((document) => document.toJS() as Manifest)
-}
-
-let copied: string | undefined
-function copy(): string {
-  if (copied) return copied
-  copied = path.join(folder, 'k8s')
-  cpSync(path.join(root, 'k8s'), copied, { recursive: true })
-  writeFileSync(path.join(copied, 'base', 'token.env'), 'CONVOY_TOKEN=0123456789abcdef\n')
-  // Where the component for TLS is used as the guide says.
-  const secured = path.join(copied, 'overlays', 'secured')
-  mkdirSync(secured)
-  writeFileSync(
-    path.join(secured, 'kustomization.yaml'),
-    'namespace: convoy\nresources: [../cpu]\ncomponents: [../../components/tls]\n',
-  )
-  return copied
-}
+const copied = copyManifests(folder)
+const rendered = (place: string) => render(path.join(copied, place))
 
 const find = (manifests: readonly Manifest[], kind: string, name: string) =>
   structuredClone(manifests.find((one) => one.kind === kind && one.metadata.name === name)!)
 
-describe.skipIf(reason)(`manifests${reason ? ` (skipped: ${reason})` : ''}`, () => {
+describe.skipIf(noKubectl)(`manifests${noKubectl ? ` (skipped: ${noKubectl})` : ''}`, () => {
   it.each([...overlays, 'secured'])('%s is valid, safe, and sets only what Convoy knows', (overlay) => {
-    const manifests = render(`overlays/${overlay}`)
+    const manifests = rendered(`overlays/${overlay}`)
     expect(schemaFaults(manifests)).toEqual([])
     expect(policyFaults(manifests)).toEqual([])
     expect(podOptionFaults(manifests)).toEqual([])
@@ -58,7 +31,7 @@ describe.skipIf(reason)(`manifests${reason ? ` (skipped: ${reason})` : ''}`, () 
   })
 
   it('the gpu overlay asks for one GPU and refuses to compute on anything else', () => {
-    const manifests = render('overlays/gpu')
+    const manifests = rendered('overlays/gpu')
     const { pod } = podsOf(manifests)[0]
     expect(pod.containers[0].resources?.limits).toMatchObject({ 'nvidia.com/gpu': '1' })
     expect(pod.containers[0].image).toMatch(/convoy-worker-gpu:/)
@@ -67,14 +40,14 @@ describe.skipIf(reason)(`manifests${reason ? ` (skipped: ${reason})` : ''}`, () 
   })
 
   it('the base sets neither a namespace nor a tag, and no number of workers', () => {
-    const manifests = render('base')
+    const manifests = rendered('base')
     for (const { metadata } of manifests) expect(metadata).not.toHaveProperty('namespace')
     for (const { pod } of podsOf(manifests)) expect(pod.containers[0].image).not.toMatch(/:/)
     expect(find(manifests, 'Deployment', 'convoy-worker')['spec']).not.toHaveProperty('replicas')
   })
 
   it('workers have time to hand back their work before they are killed', () => {
-    const manifests = render('overlays/cpu')
+    const manifests = rendered('overlays/cpu')
     const { spec } = find(manifests, 'Deployment', 'convoy-worker') as unknown as {
       spec: { template: { spec: { terminationGracePeriodSeconds: number } } }
     }
@@ -84,7 +57,7 @@ describe.skipIf(reason)(`manifests${reason ? ` (skipped: ${reason})` : ''}`, () 
   })
 
   it('finds a misspelt field, a wrong type, an unknown flag, a missing probe and a value out of range', () => {
-    const manifests = render('overlays/cpu')
+    const manifests = rendered('overlays/cpu')
     const worker = () =>
       find(manifests, 'Deployment', 'convoy-worker') as Manifest & {
         spec: { replicas?: unknown; template: { spec: { containers: Record<string, unknown>[] } } }
