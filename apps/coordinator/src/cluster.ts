@@ -84,6 +84,8 @@ export class Cluster {
   #closed = false
   #lastTick = performance.now()
   readonly #ticker: NodeJS.Timeout
+  /** Engine time of each worker whose answers the job at hand took, in seconds. */
+  readonly engineSeconds = new Map<Member, number>()
   /** Samples whose gradients were computed but not needed: answers that came second. */
   wasted = 0
 
@@ -172,6 +174,7 @@ export class Cluster {
     return new Promise((resolve) => {
       this.#job = job
       this.#frame = frame
+      this.engineSeconds.clear()
       this.#finish = resolve
       if (job.planned) this.#plan(job)
       else this.#orphan(this.#piece(0, job.units))
@@ -221,6 +224,7 @@ export class Cluster {
     }
     const record = this.#records.get(member.name)!
     record.strikes = 0
+    this.engineSeconds.set(member, (this.engineSeconds.get(member) ?? 0) + answer.seconds)
     // A first answer includes warming up; it would make a poor measure if it stayed the only one.
     member.pace.add(assignment.samples, seconds)
     this.#recover(member)

@@ -22,6 +22,8 @@ export interface Run {
   readonly url: string
   readonly training: Training
   readonly cluster: Cluster
+  /** How many workers are worth having, for autoscalers: undefined until it was measured, 0 when the run is over. */
+  readonly workersWanted: number | undefined
   /** Trains to the end, or until `stop`; either way with a checkpoint of where it got to. */
   train(): Promise<DoneEvent>
   /** Ends the training after the update at hand. */
@@ -107,6 +109,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     cluster,
     report,
     evaluateEvery: config.evaluateEvery,
+    worth: config.worth,
     steps: config.steps,
     start: saved ?? {
       parameters: initialise(model, config.initialisation, config.seed),
@@ -200,6 +203,9 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     url,
     training,
     cluster,
+    get workersWanted() {
+      return training.finished ? 0 : training.workersWanted.wanted
+    },
     async train() {
       await training.run((epochEnded) => {
         const due = epochEnded || performance.now() - savedAt > 1000 * config.checkpointEvery
