@@ -53,5 +53,7 @@ export async function work(
     await worker.dispose()
     if (managed) process.disconnect?.()
   }
+  // Looking up the name of a coordinator that is gone can take longer than a supervisor waits.
+  if (signals > 0) process.exit(0)
   return 0
 }
