@@ -9,12 +9,16 @@ import {
 } from '@convoy/coordinator'
 import { loadDataset, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
+import { once } from 'node:events'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { Display, type Style } from './display.ts'
 import { defaultWorkers, LocalWorkers } from './local.ts'
 import { EXIT, trainSchema } from './schemas.ts'
 import { collect, settle, type Given } from './options.ts'
+
+/** How long workers wait before they look for a coordinator that was stopped by SIGTERM, in seconds. */
+const RETURN = 1
 
 interface Options {
   json?: boolean
@@ -93,23 +97,36 @@ async function settings(
   return { values: { ...recipeOf(options.recipe ?? 'keras'), ...set }, resumed: false }
 }
 
-/** Trains while the signals are watched: the first Ctrl-C saves and ends, the second ends at once. */
-async function trainWatched(run: Run, display: Display): Promise<{ done: DoneEvent; interrupted: boolean }> {
-  let interrupted = false
-  const interrupt = () => {
-    if (interrupted) process.exit(EXIT.interrupted)
-    interrupted = true
+/** How a training that was watched ended. */
+interface Watched {
+  readonly done: DoneEvent
+  /** The signal that ended it early. */
+  readonly signal: NodeJS.Signals | undefined
+}
+
+/** Trains while the signals are watched: the first Ctrl-C or SIGTERM saves and ends, the second ends at once. */
+async function trainWatched(run: Run, display: Display): Promise<Watched> {
+  let first: NodeJS.Signals | undefined
+  const interrupt = (signal: NodeJS.Signals) => {
+    if (first) process.exit(EXIT.interrupted)
+    first = signal
     display.say('stopping: writing a checkpoint (once more to end at once)')
     run.stop()
   }
   process.on('SIGINT', interrupt)
   process.on('SIGTERM', interrupt)
   try {
-    return { done: await run.train(), interrupted }
+    const done = await run.train()
+    return { done, signal: first }
   } finally {
     process.off('SIGINT', interrupt)
     process.off('SIGTERM', interrupt)
   }
+}
+
+/** SIGTERM is a supervisor's way to stop a program, and to stop with a checkpoint is what it asked for; Ctrl-C is a person's. */
+function exitCode({ done, signal }: Watched): number {
+  return signal === 'SIGINT' && !done.finished ? EXIT.interrupted : EXIT.done
 }
 
 /** `convoy train`: a whole local cluster. */
@@ -138,10 +155,10 @@ export async function train(given: Given, options: Options): Promise<number> {
   })
   workers.start(config.workers ?? defaultWorkers(config.threads))
   try {
-    const { done, interrupted } = await trainWatched(run, display)
+    const watched = await trainWatched(run, display)
     if (failure) throw failure
-    display.say(interrupted ? resumeHint(run) : nextThing(run, demo))
-    return done.finished || !interrupted ? EXIT.done : EXIT.interrupted
+    display.say(watched.signal ? resumeHint(run) : nextThing(run, demo))
+    return exitCode(watched)
   } finally {
     workers.expectEnd()
     await run.close('the run is over')
@@ -177,6 +194,9 @@ async function openOnFreePort(
 
 /** `convoy coordinator`: listens, and trains with whatever workers come. */
 export async function coordinate(given: Given, options: Options): Promise<number> {
+  // Until there is something to save, there is nothing to wait for.
+  const nothingYet = () => process.exit(EXIT.done)
+  process.on('SIGTERM', nothingYet)
   const display = new Display(styleFor(options.json), process.stdout)
   const { values } = await settings(given, options, trainSchema)
   const config = settle(coordinatorSchema, pick(values, Object.keys(coordinatorSchema.shape)))
@@ -185,11 +205,21 @@ export async function coordinate(given: Given, options: Options): Promise<number
   display.say(
     `start workers with: ./convoy worker --coordinator ${run.url}${config.token ? ' --token …' : ''}`,
   )
+  let comesBack = false
   try {
-    const { done, interrupted } = await trainWatched(run, display)
-    display.say(interrupted ? `go on with ./convoy coordinator --name ${run.name}` : nextThing(run, false))
-    return done.finished || !interrupted ? EXIT.done : EXIT.interrupted
+    const training = trainWatched(run, display)
+    process.off('SIGTERM', nothingYet)
+    const watched = await training
+    // Whoever sends SIGTERM usually starts this again (a moved pod, an upgrade): the workers look for it until it is back.
+    comesBack = watched.signal === 'SIGTERM' && !watched.done.finished
+    display.say(watched.signal ? `go on with ./convoy coordinator --name ${run.name}` : nextThing(run, false))
+    if (config.stay && !watched.signal) {
+      display.say('the run is over; staying until SIGTERM or Ctrl-C')
+      await Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')])
+    }
+    return exitCode(watched)
   } finally {
-    await run.close('the run is over')
+    if (comesBack) await run.close('the coordinator is stopping; it will be looked for', RETURN)
+    else await run.close('the run is over')
   }
 }

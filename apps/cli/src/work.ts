@@ -1,5 +1,5 @@
 import { ConvoyError } from '@convoy/errors'
-import { Worker, workerSchema } from '@convoy/worker'
+import { keepHealthFile, Worker, workerSchema } from '@convoy/worker'
 import { settle } from './options.ts'
 
 /** Set for workers that `convoy train` starts: the terminal's Ctrl-C is for their parent, whose end is theirs. */
@@ -27,6 +27,8 @@ export async function work(
     new URL('./compute.mjs', import.meta.url),
     log,
   )
+  const endHealth =
+    config.healthFile === undefined ? undefined : keepHealthFile(config.healthFile, () => worker.joined)
   let signals = 0
   const leave = () => {
     if (++signals > 1) process.exit(130)
@@ -47,8 +49,11 @@ export async function work(
     }
     throw error
   } finally {
+    endHealth?.()
     await worker.dispose()
     if (managed) process.disconnect?.()
   }
+  // Looking up the name of a coordinator that is gone can take longer than a supervisor waits.
+  if (signals > 0) process.exit(0)
   return 0
 }

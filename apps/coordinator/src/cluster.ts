@@ -109,6 +109,8 @@ export class Cluster {
   #closed = false
   #lastTick = performance.now()
   readonly #ticker: NodeJS.Timeout
+  /** Engine time of each worker whose answers the job at hand took, in seconds. */
+  readonly engineSeconds = new Map<Member, number>()
   /** Samples whose gradients were computed but not needed: answers that came second. */
   wasted = 0
 
@@ -224,6 +226,7 @@ export class Cluster {
       this.#frame = frame
       this.#notFinite.clear()
       this.#lastAnswer = undefined
+      this.engineSeconds.clear()
       this.#finish = resolve
       if (job.planned) this.#plan(job)
       else this.#orphan(this.#piece(0, job.units))
@@ -292,6 +295,7 @@ export class Cluster {
     const record = this.#records.get(member.name)!
     record.strikes = 0
     if (answer.kind === 'gradient') record.since ??= this.#resumed ? 0 : answer.step
+    this.engineSeconds.set(member, (this.engineSeconds.get(member) ?? 0) + answer.seconds)
     // A first answer includes warming up; it would make a poor measure if it stayed the only one.
     member.pace.add(assignment.samples, seconds)
     this.#tallyAnswer(member, answer)

@@ -182,6 +182,13 @@ export const runSchema = z.object({
     .boolean()
     .default(false)
     .meta({ description: 'refuse workers whose arithmetic differs from the first one’s' }),
+  worth: z.number().min(0.001).max(0.5).default(0.05).meta({
+    description: 'share of a step that one more worker must save to be wanted by an autoscaler',
+    unit: 'SHARE',
+  }),
+  stay: z.boolean().default(false).meta({
+    description: 'go on answering when the run is over, until SIGTERM; what a supervisor that restarts needs',
+  }),
 })
 
 /** Where the coordinator listens. */

@@ -27,12 +27,14 @@ export interface Run {
   readonly url: string
   readonly training: Training
   readonly cluster: Cluster
+  /** How many workers are worth having, for autoscalers: undefined until it was measured, 0 when the run is over. */
+  readonly workersWanted: number | undefined
   /** Trains to the end, or until `stop`; either way with a checkpoint of where it got to. */
   train(): Promise<DoneEvent>
   /** Ends the training after the update at hand. */
   stop(): void
-  /** Dismisses the workers and lets go of everything. */
-  close(message: string): Promise<void>
+  /** Dismisses the workers and lets go of everything. With `retryAfter`, in seconds, they look for a coordinator again. */
+  close(message: string, retryAfter?: number): Promise<void>
 }
 
 /** Events that metrics.jsonl keeps; the others are only progress. */
@@ -138,6 +140,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     cluster,
     report,
     evaluateEvery: config.evaluateEvery,
+    worth: config.worth,
     steps: config.steps,
     start: saved ?? beginning(),
     ...(ledger
@@ -269,6 +272,9 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     url,
     training,
     cluster,
+    get workersWanted() {
+      return training.finished ? 0 : training.workersWanted.wanted
+    },
     async train() {
       const afterStep = (epochEnded: boolean) => {
         const due = performance.now() - savedAt > 1000 * config.checkpointEvery
@@ -299,9 +305,9 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
       return done
     },
     stop: () => training.stop(),
-    async close(message) {
+    async close(message, retryAfter) {
       cluster.dispose()
-      await server.close(message)
+      await server.close(message, retryAfter)
       for (const stream of [metrics, ledger])
         if (stream) await new Promise<void>((resolve) => stream.end(() => resolve()))
     },

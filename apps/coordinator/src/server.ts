@@ -141,12 +141,13 @@ export class CoordinatorServer {
     return `${this.#config.tlsCert ? 'wss' : 'ws'}://${shown}:${address.port}`
   }
 
-  /** Tells every worker that the run is over, and stops listening. */
-  async close(message: string): Promise<void> {
+  /** Tells every worker that the run is over, or when to come back, and stops listening. */
+  async close(message: string, retryAfter?: number): Promise<void> {
     clearInterval(this.#heartbeat)
     this.#hall.dashboard?.close()
+    const when = retryAfter === undefined ? {} : { retryAfter }
     for (const socket of this.#sockets.clients) {
-      say(socket, { kind: 'goodbye', code: 'OK', message, remedy: '' })
+      say(socket, { kind: 'goodbye', code: 'OK', message, remedy: '', ...when })
       socket.close(1000)
     }
     const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()))

@@ -4,6 +4,7 @@ import { ConvoyError } from '@convoy/errors'
 import { parameterLayout, type ModelSpec } from '@convoy/model'
 import { learningRate, NesterovSgd, type Schedule } from '@convoy/optim'
 import { createHash } from 'node:crypto'
+import { WorkersWanted } from './autoscale.ts'
 import { Batch } from './batch.ts'
 import type { Checkpoint } from './checkpoints.ts'
 import type { Cluster } from './cluster.ts'
@@ -13,6 +14,9 @@ import { Evaluation, type Score } from './evaluation.ts'
 import type { Report } from './events.ts'
 import { Ledger, type Entry } from './ledger.ts'
 import { Parameters } from './parameters.ts'
+
+/** The most workers that are ever wanted. */
+const MOST_WORKERS = 64
 
 /** Where training stands: all that changes from step to step. */
 export interface Progress {
@@ -50,6 +54,8 @@ export interface TrainingInput {
   readonly report: Report
   /** Test after so many epochs; 0 is only at the end. */
   readonly evaluateEvery: number
+  /** The share of a step that one more worker must save to be wanted. */
+  readonly worth: number
   /** Stop after so many updates, whatever the epoch. */
   readonly steps: number | undefined
   /** Parameters and velocity to start from. */
@@ -99,6 +105,8 @@ export class Training {
   /** Samples and seconds of training in this session, for images/s. */
   sessionSamples = 0
   sessionSeconds = 0
+  /** How many workers the run is worth, from its steps so far. */
+  readonly workersWanted: WorkersWanted
   readonly #input: TrainingInput
   readonly #batch: Batch
   readonly #schedule: Schedule
@@ -111,6 +119,7 @@ export class Training {
   constructor(input: TrainingInput) {
     const { config, dataset, model, start } = input
     this.#input = input
+    this.workersWanted = new WorkersWanted(input.worth, MOST_WORKERS)
     this.batchSize =
       config.batchSize === 'full' ? dataset.train.count : Math.min(config.batchSize, dataset.train.count)
     this.stepsPerEpoch = stepCount(dataset.train.count, this.batchSize)
@@ -237,6 +246,7 @@ export class Training {
     const begun = performance.now()
     const batch = this.#batch.begin(ids, progress)
     if (!(await cluster.compute(batch, parameters.current))) return false
+    const computed = performance.now()
 
     const { gradient, loss, correct, count } = batch.tree.result()
     for (const { lo, hi } of batch.entries) this.#ledger.apply(batch.ids(lo, hi))
@@ -265,6 +275,13 @@ export class Training {
     progress.seconds += seconds
     this.sessionSeconds += seconds
     this.sessionSamples += count
+    this.workersWanted.observe({
+      workers: cluster.engineSeconds.size,
+      leaves: batch.units,
+      seconds,
+      computeSeconds: Math.max(0, ...cluster.engineSeconds.values()),
+      updateSeconds: (performance.now() - computed) / 1000,
+    })
     report({
       event: 'step',
       step: progress.step,

@@ -39,6 +39,10 @@ export const workerSchema = z.object({
     .positive()
     .default(10)
     .meta({ description: 'time to finish or hand back work after SIGTERM', unit: 'SECONDS' }),
+  healthFile: z.string().optional().meta({
+    description: 'file that says `joined` or `looking`, written every 5 s: for the probes of a supervisor',
+    unit: 'FILE',
+  }),
   giveUpAfter: z.number().min(0).default(600).meta({
     description: 'how long to look for a coordinator before failing; 0 is for ever',
     unit: 'SECONDS',

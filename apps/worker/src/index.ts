@@ -1,4 +1,5 @@
 export { engineSchema, workerSchema } from './config.ts'
 export type { EngineConfig, WorkerConfig } from './config.ts'
+export { keepHealthFile } from './health.ts'
 export { Worker } from './worker.ts'
 export type { WorkerLog } from './worker.ts'

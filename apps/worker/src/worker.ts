@@ -45,7 +45,10 @@ export class Worker {
   #socket: WebSocket | undefined
   #engine: EngineOutcome | undefined
   #working: number | undefined
+  #joined = false
   #draining = false
+  /** Ends a pause between attempts to connect. */
+  readonly #leaving = new AbortController()
   #idle: (() => void) | undefined
   #fatal: ConvoyError | undefined
 
@@ -72,10 +75,8 @@ export class Worker {
       const { connected, goodbye } = await this.#connection()
       if (this.#fatal) throw this.#fatal
       if (this.#draining) return
-      if (goodbye?.code === 'OK') {
-        this.#log(goodbye.message)
-        return
-      }
+      if (goodbye?.code === 'OK') this.#log(goodbye.message)
+      if (goodbye?.code === 'OK' && goodbye.retryAfter === undefined) return
       if (goodbye && goodbye.retryAfter === undefined) {
         const code = isErrorCode(goodbye.code) ? goodbye.code : 'E_MESSAGE'
         throw new ConvoyError(code, goodbye.message, goodbye.remedy)
@@ -84,7 +85,7 @@ export class Worker {
       if (connected) {
         lost = now
         pause = 100
-        this.#log('connection lost; looking for the coordinator again')
+        if (!goodbye) this.#log('connection lost; looking for the coordinator again')
       }
       const { giveUpAfter, coordinator } = this.#config
       if (giveUpAfter > 0 && now - lost > 1000 * giveUpAfter) {
@@ -95,7 +96,8 @@ export class Worker {
         )
       }
       // Jitter keeps a thousand workers from knocking at once when a coordinator comes back.
-      await sleep(goodbye?.retryAfter ? 1000 * goodbye.retryAfter : pause * (0.5 + Math.random()))
+      const rest = goodbye?.retryAfter ? 1000 * goodbye.retryAfter : pause * (0.5 + Math.random())
+      await sleep(rest, undefined, { signal: this.#leaving.signal }).catch(() => {})
       pause = Math.min(LONGEST_PAUSE, 2 * pause)
       if (this.#draining) return
     }
@@ -107,6 +109,7 @@ export class Worker {
   async stop(): Promise<void> {
     if (this.#draining) return
     this.#draining = true
+    this.#leaving.abort()
     if (this.#socket?.readyState === WebSocket.OPEN) {
       this.#say({ kind: 'leaving', ...(this.#working === undefined ? {} : { finishing: this.#working }) })
       const idle = new Promise<void>((resolve) => (this.#idle = resolve))
@@ -115,6 +118,11 @@ export class Worker {
     }
     this.#socket?.close(1000)
     this.#socket = undefined
+  }
+
+  /** Whether the worker is connected and was let in. */
+  get joined(): boolean {
+    return this.#joined
   }
 
   /** Ends the compute thread. */
@@ -174,6 +182,7 @@ export class Worker {
       socket.on('error', () => {})
       socket.on('close', () => {
         clearInterval(watch)
+        this.#joined = false
         this.#order({ kind: 'forget' })
         this.#working = undefined
         this.#idle?.()
@@ -203,6 +212,7 @@ export class Worker {
       case 'welcome':
         if (message.name !== this.#name) this.#log(`the coordinator calls this worker ${message.name}`)
         this.#name = message.name
+        this.#joined = true
         this.#log(`joined run ${message.run} at ${this.#config.coordinator} as ${message.name}`)
         return this.#order({ kind: 'compile', welcome: message })
       case 'parameters':

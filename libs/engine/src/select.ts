@@ -29,7 +29,15 @@ async function tfjs(backend: Backend, { precision, threads, gpu }: EngineChoice)
       'Use --threads 1 and more workers instead, or --engine onednn.',
     )
   }
-  const { createTfjsEngine } = await import('./tfjs/engine.ts')
+  const { createTfjsEngine } = await import('./tfjs/engine.ts').catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ERR_MODULE_NOT_FOUND') throw error
+    // The image of CPU workers leaves it out.
+    throw new ConvoyError(
+      gpu ? 'E_ENGINE_GPU' : 'E_ENGINE',
+      `${gpu ? 'a GPU was asked for and would not be used: ' : ''}TensorFlow.js is not part of this installation`,
+      gpu ? 'Use the image convoy-worker-gpu, or leave out --gpu.' : 'Use --engine onednn.',
+    )
+  })
   return createTfjsEngine({ backend, gpu })
 }
 
