@@ -60,6 +60,8 @@ interface Piece {
   readonly holders: Map<Member, Assignment>
   /** Where this is the repetition of a node that was taken already: what was answered so far. */
   readonly votes?: Vote[]
+  /** Who gave an answer to this that was not finite. */
+  notFinite?: string
 }
 
 /** One answer to a node that is verified. */
@@ -120,8 +122,6 @@ export class Cluster {
   onNotFinite: () => void = () => {}
   readonly #verify: number
   readonly #resumed: boolean
-  /** Who answered the job at hand with something that is not finite. */
-  readonly #notFinite = new Set<string>()
 
   constructor(report: Report, { verify = 0, resumed = false }: ClusterOptions = {}) {
     this.#report = report
@@ -224,7 +224,6 @@ export class Cluster {
     return new Promise((resolve) => {
       this.#job = job
       this.#frame = frame
-      this.#notFinite.clear()
       this.#lastAnswer = undefined
       this.engineSeconds.clear()
       this.#finish = resolve
@@ -302,6 +301,8 @@ export class Cluster {
     this.#recover(member)
     if (piece.votes) this.#count(piece, piece.votes)
     else {
+      const failed = piece.notFinite === undefined ? undefined : this.#members.get(piece.notFinite)
+      if (failed) this.#strike(failed, 'E_NOT_FINITE', 'what it gave as NaN or Inf is finite')
       if (answer.kind === 'gradient' && Math.random() < this.#verify)
         this.#repeat(piece, member.name, answer, payload)
       this.#complete(piece)
@@ -383,24 +384,30 @@ export class Cluster {
     )
   }
 
+  /** Whether nobody else can be given work. */
+  #alone(member: Member): boolean {
+    return [...this.#members.values()].every(
+      (other) => other === member || other.state !== 'ready' || this.#aside(other),
+    )
+  }
+
   #aside(member: Member): boolean {
     return this.#records.get(member.name)!.asideUntil > performance.now()
   }
 
-  /** Refuses an answer. One that is not finite is the worker's fault only as long as no other answers alike. */
+  /**
+   * Refuses an answer. For one that is not finite nobody is blamed before somebody else tried too: where both fail, the
+   * training has diverged.
+   */
   #refuseAnswer(member: Member, error: ConvoyError, id: number, piece: Piece): void {
-    this.refuse(member, error, id)
-    if (error.code === 'E_NOT_FINITE') {
-      const again = this.#notFinite.has(member.name)
-      this.#notFinite.add(member.name)
-      if (this.#notFinite.size > 1 || (again && this.#members.size === 1)) {
-        for (const name of this.#notFinite) {
-          const record = this.#records.get(name)!
-          record.strikes = 0
-          if (record.asideUntil < Infinity) record.asideUntil = 0
-        }
-        return this.onNotFinite()
-      }
+    if (error.code !== 'E_NOT_FINITE') this.refuse(member, error, id)
+    else {
+      const { code, message } = error
+      member.send({ kind: 'refused', code, message, id })
+      this.#report({ event: 'refused', worker: member.name, code, message })
+      const before = piece.notFinite
+      piece.notFinite = member.name
+      if (before !== undefined && (before !== member.name || this.#alone(member))) return this.onNotFinite()
     }
     this.#orphan(piece)
     this.#dispatch()
@@ -641,7 +648,10 @@ export class Cluster {
   #next(member: Member, idle: number): Piece | undefined {
     const job = this.#job!
     const at = this.#orphans.findIndex(
-      (orphan) => !orphan.holders.has(member) && (!orphan.votes || this.#mayVote(orphan.votes, member)),
+      (orphan) =>
+        !orphan.holders.has(member) &&
+        (!orphan.votes || this.#mayVote(orphan.votes, member)) &&
+        (orphan.notFinite !== member.name || this.#alone(member)),
     )
     if (at < 0) return this.#overtake(member)
     let [piece] = this.#orphans.splice(at, 1) as [Piece]
@@ -650,6 +660,7 @@ export class Cluster {
     while (
       piece.holders.size === 0 &&
       !piece.votes &&
+      piece.notFinite === undefined &&
       piece.hi - piece.lo > 1 &&
       (piece.hi - piece.lo > job.largest || this.#orphans.length + 1 < idle)
     ) {
