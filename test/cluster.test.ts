@@ -180,7 +180,7 @@ describe('convoy coordinator', () => {
   it('refuses random bytes, text, and anything before hello', async () => {
     expect(await answerTo(new Uint8Array(500).fill(0xc1))).toMatchObject({
       kind: 'goodbye',
-      code: 'E_MESSAGE',
+      code: 'E_FRAME',
     })
     expect(await answerTo('hello')).toMatchObject({ kind: 'goodbye', code: 'E_MESSAGE' })
     expect(await answerTo(encodeFrame({ kind: 'ready' }))).toMatchObject({

@@ -1,4 +1,4 @@
-import { decodeFrame } from '@convoy/protocol'
+import { decodeFrame, encodeFrame } from '@convoy/protocol'
 import type { AddressInfo } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
 
@@ -15,13 +15,14 @@ export async function liarBefore(
   let lies = 0
   server.on('connection', (near) => {
     const far = new WebSocket(url)
-    const early: Buffer[] = []
+    const early: Uint8Array[] = []
     near.on('message', (data: Buffer) => {
-      const bytes = Buffer.from(data)
-      const { header, payload } = decodeFrame(bytes)
+      let bytes: Uint8Array = data
+      const { header, payload } = decodeFrame(data)
       if ((header as { kind: string }).kind === 'gradient' && ++gradients % 10 === 0) {
         lies++
-        bytes[bytes.length - payload.length + 4 * 1000] ^= 1
+        payload[4 * 1000] ^= 1
+        bytes = encodeFrame(header as object, payload)
       }
       if (far.readyState === WebSocket.OPEN) far.send(bytes)
       else early.push(bytes)

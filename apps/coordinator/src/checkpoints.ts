@@ -53,15 +53,8 @@ const torn = (file: string, what: string) =>
 /** Encodes a checkpoint; the arrays are copied, so training may go on while the bytes are written. */
 export function encodeCheckpoint(checkpoint: Checkpoint): Uint8Array {
   const { parameters, velocity, ...rest } = checkpoint
-  const body = encodeFrame(
-    { kind: 'checkpoint', version: 1, ...rest },
-    parameters,
-    velocity,
-    new Uint8Array(DIGEST),
-  )
-  const digest = createHash('sha256').update(body.subarray(0, -DIGEST)).digest()
-  body.set(digest, body.length - DIGEST)
-  return body
+  const body = encodeFrame({ kind: 'checkpoint', version: 1, ...rest }, parameters, velocity)
+  return Buffer.concat([body, createHash('sha256').update(body).digest()])
 }
 
 /** Decodes and checks a checkpoint. Throws E_CHECKPOINT, naming `file`. */

@@ -6,7 +6,7 @@ import { LEFT, type Report } from './events.ts'
 import { Member, type Assignment } from './member.ts'
 import { numericsText } from './numerics.ts'
 import { median, type Pace } from './pace.ts'
-import { ParameterFrame } from './parameters.ts'
+import type { ParameterFrame } from './parameters.ts'
 import { cutLeaves } from './plan.ts'
 import { Tally } from './tally.ts'
 
@@ -242,12 +242,9 @@ export class Cluster {
     const members = [...this.#members.values()].filter(
       (member) => member.state === 'ready' && member.beginParameters(frame, () => this.#dispatch()),
     )
-    let sent = 0
     return (complete) => {
-      const end = ParameterFrame.end(complete)
-      const part = frame.bytes.subarray(sent, end)
-      sent = end
-      for (const member of members) member.sendParameters(part, end === frame.bytes.length)
+      const part = frame.next(complete)
+      for (const member of members) member.sendParameters(part, complete === frame.values.length)
     }
   }
 

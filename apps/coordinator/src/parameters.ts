@@ -1,4 +1,5 @@
-import { payloadOf, RESERVED, reserveFrame, sealFrame } from '@convoy/protocol'
+import { closeFrame, openFrame, payloadOf, RESERVED, reserveFrame } from '@convoy/protocol'
+import { crc32 } from 'node:zlib'
 
 /** One version of the parameters, in the form in which it is sent. Immutable while anyone holds it. */
 export class ParameterFrame {
@@ -11,6 +12,9 @@ export class ParameterFrame {
   readonly #buffer: ArrayBuffer
   readonly #free: ParameterFrame[]
   #holders = 0
+  /** CRC-32 of the first `#summed` bytes. */
+  #sum = 0
+  #summed = 0
 
   constructor(size: number, free: ParameterFrame[]) {
     this.#buffer = reserveFrame(4 * size)
@@ -18,16 +22,26 @@ export class ParameterFrame {
     this.#free = free
   }
 
-  /** Where the first `elements` values end in `bytes`. */
-  static end(elements: number): number {
-    return RESERVED + 4 * elements
+  /**
+   * The next bytes to send, up to value number `complete`; with the last value come the bytes that close the frame. All
+   * values have to be told, in their order, before the frame is sent to anyone.
+   */
+  next(complete: number): Uint8Array {
+    const from = this.#summed
+    const last = complete === this.values.length
+    const end = RESERVED + 4 * complete
+    this.#sum = crc32(this.bytes.subarray(from, end), this.#sum)
+    this.#summed = end
+    if (last) closeFrame(this.bytes, this.#sum)
+    return this.bytes.subarray(from, last ? undefined : end)
   }
 
-  /** Says after how many updates these values are, and in which version. */
-  seal(step: number, version: number): void {
+  /** Says after how many updates these values are, and in which version; `next` follows as they come. */
+  open(step: number, version: number): void {
     this.version = version
+    this.#sum = this.#summed = 0
     this.step = step
-    this.bytes = sealFrame(this.#buffer, { kind: 'parameters', step }, this.values.byteLength)
+    this.bytes = openFrame(this.#buffer, { kind: 'parameters', step }, this.values.byteLength)
   }
 
   retain(): void {
@@ -53,14 +67,15 @@ export class Parameters {
     this.size = initial.length
     this.current = this.#take()
     this.current.values.set(initial)
-    this.current.seal(step, ++this.#version)
+    this.current.open(step, ++this.#version)
+    this.current.next(initial.length)
     this.current.retain()
   }
 
-  /** Makes the next version, whose values `fill` puts in. */
+  /** Makes the next version, whose values `fill` puts in, telling `next` of the frame. */
   advance(step: number, fill: (next: ParameterFrame) => void): void {
     const next = this.#take()
-    next.seal(step, ++this.#version)
+    next.open(step, ++this.#version)
     next.retain()
     fill(next)
     this.current.release()

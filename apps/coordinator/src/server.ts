@@ -210,7 +210,11 @@ export class CoordinatorServer {
         }
       } catch (thrown) {
         const error = asConvoyError(thrown)
-        if (member) this.#hall.cluster.refuse(member, error)
+        if (member && error.code === 'E_FRAME') {
+          // What it was, nobody can tell; the worker connects anew, and its work goes to others.
+          this.#hall.cluster.leave(member, error.message)
+          socket.terminate()
+        } else if (member) this.#hall.cluster.refuse(member, error)
         else {
           clearTimeout(slow)
           farewell(socket, error)

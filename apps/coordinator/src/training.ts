@@ -154,7 +154,10 @@ export class Training {
   restore(state: State): void {
     this.progress = progressOf(state)
     this.optimizer.restore(state.parameters, state.velocity)
-    this.parameters.advance(this.progress.step, (next) => next.values.set(state.parameters))
+    this.parameters.advance(this.progress.step, (next) => {
+      next.values.set(state.parameters)
+      next.next(state.parameters.length)
+    })
     this.#takeUp()
   }
 

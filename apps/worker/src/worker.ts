@@ -7,6 +7,7 @@ import {
   readCoordinatorMessage,
   SILENCE,
   socketOptions,
+  TRAILER,
   type CoordinatorMessage,
   type MessageOf,
   type WorkerMessage,
@@ -174,7 +175,10 @@ export class Worker {
           if (message.kind === 'goodbye') goodbye = message
           else this.#hear(message, payload)
         } catch (thrown) {
-          this.#fail(asConvoyError(thrown))
+          const error = asConvoyError(thrown)
+          // What was damaged on its way is sent again on a new connection; anything else is beyond this worker.
+          if (error.code === 'E_FRAME') this.#log(error.message)
+          else this.#fail(error)
           socket.terminate()
         }
       })
@@ -285,7 +289,7 @@ export class Worker {
  * sure to have an allocation of its own; a smaller one may share it with the start of the next.
  */
 function owned(payload: Uint8Array): Uint8Array {
-  const whole = payload.buffer.byteLength === payload.byteOffset + payload.byteLength
+  const whole = payload.buffer.byteLength === payload.byteOffset + payload.byteLength + TRAILER
   return whole && payload.byteLength > 1 << 17 ? payload : payload.slice()
 }
 

@@ -24,6 +24,7 @@ export const meanings = {
   E_TOKEN: 'The token is missing or wrong.',
   E_TOKEN_REQUIRED: 'A coordinator that listens beyond loopback needs a token.',
   E_MESSAGE: 'A message is not one that the protocol knows.',
+  E_FRAME: 'A message was changed on its way.',
   E_NUMERICS: "The worker's numerics class is not the run's.",
   E_GRADIENT: 'A gradient is not usable: NaN, infinite or of the wrong size.',
   E_NOT_FINITE: 'A gradient holds NaN or Inf.',

@@ -3,9 +3,12 @@ export {
   encodeFrame,
   MAX_HEADER,
   payloadOf,
+  openFrame,
+  closeFrame,
   RESERVED,
   reserveFrame,
   sealFrame,
+  TRAILER,
 } from './frame.ts'
 export type { Frame } from './frame.ts'
 export { PROTOCOL_VERSION, readCoordinatorMessage, readWorkerMessage } from './messages.ts'

@@ -2,7 +2,8 @@ import { ConvoyError } from '@convoy/errors'
 import { buildModel } from '@convoy/model'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { decodeFrame, encodeFrame, payloadOf, reserveFrame, sealFrame } from './frame.ts'
+import { crc32 } from 'node:zlib'
+import { closeFrame, decodeFrame, encodeFrame, payloadOf, reserveFrame, sealFrame, TRAILER } from './frame.ts'
 import { PROTOCOL_VERSION, readCoordinatorMessage, readWorkerMessage } from './messages.ts'
 
 const numerics = { engine: 'e', version: '1', precision: 'bf16', instructionSet: 'i', threads: 1 }
@@ -82,8 +83,21 @@ describe('frames', () => {
     expect([...new Float32Array(back.payload.buffer, back.payload.byteOffset, 3)]).toEqual([1, 2, 3])
   })
 
-  it('are never believed: random bytes give E_MESSAGE and nothing else', () => {
+  it('show that a bit was changed on their way', () => {
+    const frame = encodeFrame({ text: 'x' }, new Float32Array(20))
+    fc.assert(
+      fc.property(fc.nat(8 * frame.length - 1), (bit) => {
+        const changed = frame.slice()
+        changed[bit >> 3] ^= 1 << (bit & 7)
+        expect(() => decodeFrame(changed)).toThrowError(expect.objectContaining({ code: 'E_FRAME' }))
+      }),
+    )
+  })
+
+  it('are never believed: random bytes give an error of Convoy and nothing else', () => {
     const survive = (bytes: Uint8Array) => {
+      // With the right sum they come further.
+      if (bytes.length > TRAILER) closeFrame(bytes, crc32(bytes.subarray(0, -TRAILER)))
       try {
         readWorkerMessage(bytes)
       } catch (error) {
