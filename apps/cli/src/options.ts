@@ -87,7 +87,8 @@ export function collect(schema: z.ZodObject<Shape>, given: Given): Values {
   const file = given.file === undefined ? {} : readConfigFile(given.file)
   const values: Values = {}
   for (const [key, field] of Object.entries(schema.shape)) {
-    const value = given.flags[key] ?? given.environment[variableOf(key)] ?? file[key]
+    // A variable that is set to nothing counts as not set.
+    const value = given.flags[key] ?? (given.environment[variableOf(key)] || undefined) ?? file[key]
     if (value !== undefined) values[key] = fromText(field, value)
   }
   return values

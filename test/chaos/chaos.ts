@@ -1,0 +1,170 @@
+import { existsSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Convoy } from '../convoy.ts'
+import { Proxy } from './proxy.ts'
+import { schedule, type Fault } from './schedule.ts'
+
+export interface ChaosOptions {
+  readonly seed: number
+  readonly steps: number
+  readonly faults: number
+  /** Options of the run: data, model, batch. */
+  readonly run: readonly string[]
+  /** Options of every worker: the engine. */
+  readonly worker: readonly string[]
+  /** Where the runs are kept. */
+  readonly folder: string
+  readonly report: (line: object) => void
+}
+
+export interface Outcome {
+  readonly faults: Fault[]
+  readonly parametersSha256: string
+  /** Images/s over the whole disturbed run, restarts and all. */
+  readonly seconds: number
+}
+
+/** The sum of an undisturbed run with one worker. */
+export async function undisturbed({ steps, run, worker, folder }: ChaosOptions): Promise<string> {
+  const args = ['train', ...run, ...worker, '--steps', String(steps), '--runs', folder]
+  const done = await new Convoy([...args, '--port', '0', '--workers', '1', '--json']).done()
+  return done['parametersSha256'] as string
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  await new Promise((resolve) => server.close(resolve))
+  return port
+}
+
+const MOST_WORKERS = 5
+
+/** A run with real processes to which the faults of a seed happen. */
+export async function disturbed(options: ChaosOptions): Promise<Outcome> {
+  const { seed, steps, run, worker, folder, report } = options
+  const started = performance.now()
+  const port = await freePort()
+  const name = `chaos-${seed}-${process.pid}`
+  const checkpoints = path.join(folder, name, 'checkpoints')
+  const command = ['coordinator', ...run, '--steps', String(steps), '--runs', folder, '--name', name]
+  const settings = ['--port', String(port), '--checkpoint-every', '0.5', '--json']
+  let over = false
+  let coordinator: Convoy
+  let furthest = 0
+  const startCoordinator = () => {
+    coordinator = new Convoy([...command, ...settings])
+    const mine = coordinator
+    // A supervisor's part: what ends before the run does is started again.
+    void mine.ended.then(() => {
+      if (!over && mine === coordinator && !mine.event('done')) startCoordinator()
+    })
+  }
+  startCoordinator()
+
+  interface Placed {
+    proxy: Proxy
+    process: Convoy
+    wanted: boolean
+  }
+  const workers: Placed[] = []
+  const run1 = (placed: Placed, proxyPort: number, workerName: string) => {
+    const args = ['worker', '--coordinator', `ws://127.0.0.1:${proxyPort}`, '--worker-name', workerName]
+    placed.process = new Convoy([...args, ...worker])
+    void placed.process.ended.then(() => {
+      if (!over && placed.wanted) setTimeout(() => over || run1(placed, proxyPort, workerName), 100)
+    })
+  }
+  let count = 0
+  const startWorker = async () => {
+    const placed = { proxy: new Proxy(port), wanted: true } as Placed
+    workers.push(placed)
+    run1(placed, await placed.proxy.listen(), `w${++count}`)
+  }
+  for (let i = 0; i < 3; i++) await startWorker()
+
+  /** Puts a file where the checkpoints' folder is, so that none can be written, or takes it away. */
+  const disk = (there: boolean) => {
+    const away = `${checkpoints}.away`
+    if (there) {
+      if (!existsSync(away)) return
+      rmSync(checkpoints, { recursive: true, force: true })
+      renameSync(away, checkpoints)
+    } else if (existsSync(checkpoints) && !existsSync(away)) {
+      renameSync(checkpoints, away)
+      writeFileSync(checkpoints, '')
+    }
+  }
+
+  const happen = async ({ kind, worker: index, duration }: Fault): Promise<void> => {
+    const target = workers[index % workers.length]
+    const child = target?.process.child
+    switch (kind) {
+      case 'kill':
+        child?.kill('SIGKILL')
+        return
+      case 'pause':
+        child?.kill('SIGSTOP')
+        setTimeout(() => child?.kill('SIGCONT'), duration)
+        return
+      case 'terminate':
+        child?.kill('SIGTERM')
+        return
+      case 'start':
+        if (workers.length < MOST_WORKERS) await startWorker()
+        return
+      case 'leave':
+        if (workers.length > 1) {
+          workers.splice(workers.indexOf(target), 1)
+          target.wanted = false
+          child?.kill('SIGTERM')
+        }
+        return
+      case 'killCoordinator':
+        coordinator.child.kill('SIGKILL')
+        return
+      case 'noDisk':
+        disk(false)
+        setTimeout(() => disk(true), duration)
+        return
+      default:
+        target?.proxy.fault(kind, duration)
+    }
+  }
+
+  const last = (key: string) => coordinator.lines.findLast((line) => line.event === key)
+  const faults = schedule(seed, steps, options.faults)
+  let next = 0
+  try {
+    for (;;) {
+      furthest = Math.max(furthest, Number(last('step')?.['step'] ?? 0))
+      const done = last('done')
+      if (done?.['finished'] === true) {
+        return {
+          faults: faults.slice(0, next),
+          parametersSha256: done['parametersSha256'] as string,
+          seconds: (performance.now() - started) / 1000,
+        }
+      }
+      const error = last('error')
+      if (error) throw new Error(JSON.stringify(error))
+      while (next < faults.length && faults[next].step <= furthest) {
+        report({ event: 'fault', ...faults[next], at: furthest })
+        await happen(faults[next++])
+      }
+      await sleep(5)
+    }
+  } finally {
+    over = true
+    disk(true)
+    for (const { process: one, proxy } of workers) {
+      one.child.kill('SIGCONT')
+      one.child.kill('SIGKILL')
+      proxy.close()
+    }
+    coordinator!.child.kill('SIGKILL')
+  }
+}

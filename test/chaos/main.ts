@@ -1,0 +1,61 @@
+import { parseArgs } from 'node:util'
+import { scratch } from '../convoy.ts'
+import { disturbed, undisturbed, type ChaosOptions } from './chaos.ts'
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: 'string', default: '1' },
+    seeds: { type: 'string', default: '1' },
+    steps: { type: 'string', default: '200' },
+    faults: { type: 'string', default: '36' },
+    engine: { type: 'string', default: 'auto' },
+    width: { type: 'string', default: '0.25' },
+    data: { type: 'string', default: process.env['CONVOY_DATA'] || 'synthetic' },
+    json: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+})
+if (values.help) {
+  console.log(`npm run chaos -- [options]: a run to which faults happen, beside an undisturbed one
+  --seed N      of the faults (1)
+  --seeds N     how many seeds, from that one on (1)
+  --steps N     updates (200)
+  --faults N    faults in a run (36)
+  --engine NAME of the workers (auto)
+  --width X     filters, as a multiple of the paper's (0.25)
+  --data SOURCE as for convoy train (CONVOY_DATA, or synthetic)
+  --json        one JSON object a line
+Exit code 1 where the sums differ.`)
+  process.exit(0)
+}
+const { folder, remove } = scratch()
+const say = (line: object) => {
+  if (values.json) console.log(JSON.stringify(line))
+}
+const options: ChaosOptions = {
+  seed: Number(values.seed),
+  steps: Number(values.steps),
+  faults: Number(values.faults),
+  run: ['--data', values.data, '--limit-train', '2000', '--limit-test', '64', '--width', values.width],
+  worker: ['--engine', values.engine],
+  folder,
+  report: say,
+}
+let failed = 0
+try {
+  const expected = await undisturbed(options)
+  for (let seed = options.seed; seed < options.seed + Number(values.seeds); seed++) {
+    const { faults, parametersSha256, seconds } = await disturbed({ ...options, seed })
+    const equal = parametersSha256 === expected
+    if (!equal) failed++
+    const summary = { event: 'summary', seed, faults: faults.length, equal, parametersSha256, seconds }
+    if (values.json) say(summary)
+    else
+      console.log(
+        `seed ${seed}: ${faults.length} faults in ${seconds.toFixed(0)} s, ${equal ? 'the same bits' : 'OTHER BITS'} (${parametersSha256.slice(0, 12)})`,
+      )
+  }
+} finally {
+  remove()
+}
+process.exit(failed > 0 ? 1 : 0)

@@ -1,0 +1,52 @@
+import { RandomStream } from '@convoy/random'
+
+/** What can go wrong; `start` is a worker more, and the rest speak for themselves. */
+export const kinds = [
+  'kill',
+  'pause',
+  'terminate',
+  'start',
+  'leave',
+  'drop',
+  'delay',
+  'truncate',
+  'corrupt',
+  'halfOpen',
+  'killCoordinator',
+  'noDisk',
+] as const
+
+export interface Fault {
+  readonly kind: (typeof kinds)[number]
+  /** It happens once so many updates were done. */
+  readonly step: number
+  /** Which of the workers there are, modulo their number. */
+  readonly worker: number
+  /** How long, in milliseconds, for what has an end. */
+  readonly duration: number
+}
+
+/** The faults of a seed, by their steps. Every kind comes about equally often. */
+export function schedule(seed: number, steps: number, count: number): Fault[] {
+  const random = new RandomStream(seed, 0)
+  const below = (n: number) => random.uint32() % n
+  // Each round is all kinds in an order of its own, so that a few faults are of many kinds.
+  const order: (typeof kinds)[number][] = []
+  while (order.length < count) {
+    const round = [...kinds]
+    for (let i = round.length - 1; i > 0; i--) {
+      const j = below(i + 1)
+      ;[round[i], round[j]] = [round[j], round[i]]
+    }
+    order.push(...round)
+  }
+  return order
+    .slice(0, count)
+    .map((kind) => ({
+      kind,
+      step: 1 + below(Math.max(1, steps - 2)),
+      worker: below(5),
+      duration: 300 + below(2_200),
+    }))
+    .sort((a, b) => a.step - b.step)
+}
