@@ -149,6 +149,17 @@ export class Cluster {
     return this.#members.values()
   }
 
+  /** Bytes to and from all workers since the coordinator started. */
+  get traffic(): { sent: number; received: number } {
+    let sent = 0
+    let received = 0
+    for (const tally of this.#tallies.values()) {
+      sent += tally.sent
+      received += tally.received
+    }
+    return { sent, received }
+  }
+
   /** The record of a worker that was here before under this name; a second process with the name gets another. */
   nameFor(wanted: string, instance: string): { name: string; pace: Pace | undefined; tally: Tally } {
     let name = wanted

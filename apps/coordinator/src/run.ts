@@ -10,6 +10,7 @@ import { CheckpointStore, exists, writeDurably } from './checkpoints.ts'
 import { Cluster } from './cluster.ts'
 import { dataSchema, trainingSchema, type CoordinatorConfig, type TrainingConfig } from './config.ts'
 import type { Report, RunEvent } from './events.ts'
+import { Metrics } from './metrics.ts'
 import { numericsText, type NumericsClass } from './numerics.ts'
 import { readMetrics } from './dashboard/archive.ts'
 import { Dashboard } from './dashboard/dashboard.ts'
@@ -89,12 +90,12 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   const metricsFile = path.join(directory, 'metrics.jsonl')
   // A new run has no metrics yet.
   await readMetrics(metricsFile, (event, time) => history.hear(event, time)).catch(() => {})
-  const metrics = createWriteStream(metricsFile, { flags: 'a' })
+  const metricsLog = createWriteStream(metricsFile, { flags: 'a' })
   // A full disk must not end the training; what was lost is told with the checkpoints.
-  metrics.on('error', () => {})
+  metricsLog.on('error', () => {})
   const listeners: Report[] = [listen]
   const report: Report = (event) => {
-    if (!passing.has(event.event)) metrics.write(`${JSON.stringify({ time: Date.now(), ...event })}\n`)
+    if (!passing.has(event.event)) metricsLog.write(`${JSON.stringify({ time: Date.now(), ...event })}\n`)
     for (const hear of listeners) hear(event)
   }
 
@@ -154,6 +155,12 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
       : {}),
   })
 
+  let leaving = false
+  const metrics = new Metrics({
+    cluster,
+    workersWanted: () => (training.finished ? 0 : training.workersWanted.wanted),
+  })
+  listeners.push((event) => metrics.hear(event))
   cluster.onDishonest = (since) =>
     training.rewind(since, 'a worker that took part since then gave wrong gradients')
   cluster.onNotFinite = () =>
@@ -194,7 +201,20 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
         samples: hello.fingerprint !== dataset.fingerprint,
       }
     },
-    page: (route) => (route === '/healthz' ? { status: 200, type: 'text/plain', body: 'ok\n' } : undefined),
+    page(route) {
+      const text = (status: number, body: string) => ({ status, type: 'text/plain', body: `${body}\n` })
+      switch (route) {
+        case '/healthz':
+          return text(200, 'ok')
+        case '/readyz':
+          // Workers may come from the moment that it listens until it says goodbye.
+          return leaving ? text(503, 'the run is over') : text(200, 'ready')
+        case '/metrics':
+          return metrics.text().then((body) => ({ status: 200, type: Metrics.type, body }))
+        default:
+          return undefined
+      }
+    },
   }
   const dashboard = new Dashboard({
     run: name,
@@ -206,7 +226,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   listeners.push((event) => dashboard.hear(event, config.steps))
   const server = new CoordinatorServer(config, { ...hall, dashboard })
   const url = await server.listen().catch(async (error: unknown) => {
-    metrics.destroy()
+    metricsLog.destroy()
     ledger?.destroy()
     if (made) await rm(directory, { recursive: true, force: true })
     throw error
@@ -306,9 +326,10 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     },
     stop: () => training.stop(),
     async close(message, retryAfter) {
+      leaving = true
       cluster.dispose()
       await server.close(message, retryAfter)
-      for (const stream of [metrics, ledger])
+      for (const stream of [metricsLog, ledger])
         if (stream) await new Promise<void>((resolve) => stream.end(() => resolve()))
     },
   }

@@ -29,6 +29,13 @@ const MAX_CONNECTIONS = 2_048
 /** Bytes that a message may have beyond its payload. */
 const MARGIN = 1 << 16
 
+/** The answer to a plain HTTP request. */
+export interface Page {
+  readonly status: number
+  readonly type: string
+  readonly body: string
+}
+
 /** What the server needs to know of the run. */
 export interface Hall {
   readonly cluster: Cluster
@@ -39,7 +46,7 @@ export interface Hall {
     hello: MessageOf<WorkerMessage, 'hello'>,
   ): Omit<MessageOf<CoordinatorMessage, 'welcome'>, 'kind' | 'version' | 'name'>
   /** Answers a plain HTTP request; undefined where there is nothing at that path. */
-  page(path: string): { status: number; type: string; body: string } | undefined
+  page(path: string): Page | undefined | Promise<Page>
   /** The web page, where there is one. */
   readonly dashboard?: Dashboard
 }
@@ -92,9 +99,10 @@ export class CoordinatorServer {
     })
     this.#http.on('request', (request, response) => {
       if (this.#hall.dashboard?.serve(request, response)) return
-      const page = this.#hall.page(pathOf(request))
-      response.writeHead(page?.status ?? 404, { 'content-type': page?.type ?? 'text/plain' })
-      response.end(page?.body ?? 'There is nothing here.\n')
+      void Promise.resolve(this.#hall.page(pathOf(request))).then((page) => {
+        response.writeHead(page?.status ?? 404, { 'content-type': page?.type ?? 'text/plain' })
+        response.end(page?.body ?? 'There is nothing here.\n')
+      })
     })
     this.#http.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       if (pathOf(request) === '/live' && this.#hall.dashboard) {

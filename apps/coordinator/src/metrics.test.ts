@@ -1,0 +1,32 @@
+import { describe, expect, it } from 'vitest'
+import type { Cluster } from './cluster.ts'
+import { Metrics } from './metrics.ts'
+
+const cluster = { size: 2, wasted: 32, traffic: { sent: 100, received: 50 } } as Cluster
+
+describe('Metrics', () => {
+  it('counts what it hears, and reads the rest when it is read', async () => {
+    const metrics = new Metrics({ cluster, workersWanted: () => 3 })
+    const step = { epoch: 0, accuracy: 0.5, learningRate: 0.01, gradientNorm: 1, samples: 128, workers: 2 }
+    metrics.hear({ event: 'step', step: 1, loss: 2.5, seconds: 0.5, ...step })
+    metrics.hear({ event: 'step', step: 2, loss: 2.25, seconds: 0.25, ...step })
+    metrics.hear({ event: 'refused', worker: 'a', code: 'E_GRADIENT', message: '' })
+    const lines = (await metrics.text()).split('\n')
+    for (const line of [
+      'convoy_step 2',
+      'convoy_loss 2.25',
+      'convoy_images_per_second 512',
+      'convoy_samples_total 256',
+      'convoy_step_seconds_total 0.75',
+      'convoy_workers 2',
+      'convoy_workers_wanted 3',
+      'convoy_refused_total{code="E_GRADIENT"} 1',
+      'convoy_wire_bytes_total{direction="sent"} 100',
+      'convoy_wasted_samples_total 32',
+      'convoy_checkpoints_failed_total 0',
+    ])
+      expect(lines).toContain(line)
+    // Read again, nothing is counted twice.
+    expect((await metrics.text()).split('\n')).toContain('convoy_wasted_samples_total 32')
+  })
+})

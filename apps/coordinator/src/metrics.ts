@@ -1,0 +1,125 @@
+import { Counter, Gauge, Registry } from 'prom-client'
+import type { Cluster } from './cluster.ts'
+import type { RunEvent } from './events.ts'
+
+/** What `Metrics` looks at when it is read; the rest it hears as events. */
+export interface Watched {
+  readonly cluster: Cluster
+  /** See `WorkersWanted`; undefined until it was measured. */
+  workersWanted(): number | undefined
+}
+
+/** The run's figures for Prometheus. Names follow https://prometheus.io/docs/practices/naming/. */
+export class Metrics {
+  readonly #registry = new Registry()
+  readonly #gauges = new Map<string, Gauge>()
+  readonly #counters = new Map<string, Counter>()
+  readonly #watched: Watched
+
+  constructor(watched: Watched) {
+    this.#watched = watched
+    const gauge = (name: string, help: string) => {
+      this.#gauges.set(name, new Gauge({ name: `convoy_${name}`, help, registers: [this.#registry] }))
+    }
+    const counter = (name: string, help: string, ...labelNames: string[]) => {
+      const made = new Counter({ name: `convoy_${name}`, help, labelNames, registers: [this.#registry] })
+      this.#counters.set(name, made)
+      if (labelNames.length === 0) made.inc(0)
+    }
+    gauge('step', 'Updates done in the run.')
+    gauge('epoch', 'Epochs done in the run.')
+    gauge('loss', 'Mean cost of the last batch before its update, in nats.')
+    gauge('accuracy', 'Share of the last batch that was right before its update.')
+    gauge('test_accuracy', 'Accuracy on the test set when it was tested last.')
+    gauge('learning_rate', 'Learning rate of the last update.')
+    gauge('gradient_norm', 'Global norm of the last mean gradient.')
+    gauge('images_per_second', 'Training images a second in the last update.')
+    gauge('workers', 'Workers connected.')
+    gauge('workers_wanted', 'Workers at which one more is no longer worth it.')
+    counter('steps_total', 'Updates done by this process.')
+    counter('samples_total', 'Samples trained on by this process.')
+    counter('step_seconds_total', 'Seconds that the updates of this process took.')
+    counter('wasted_samples_total', 'Samples whose gradients were computed but not needed.')
+    counter('wire_bytes_total', 'Bytes to and from the workers.', 'direction')
+    counter('refused_total', 'Answers refused, by the code of the reason.', 'code')
+    counter('stalls_total', 'Deadlines that passed, by worker.', 'worker')
+    counter('set_aside_total', 'Times a worker was set aside, by worker.', 'worker')
+    counter('workers_lost_total', 'Workers that left or were lost.')
+    counter('checkpoints_total', 'Checkpoints written.')
+    counter('checkpoints_failed_total', 'Checkpoints that could not be written.')
+    counter('rollbacks_total', 'Times the training went back to an earlier state.')
+  }
+
+  #set(name: string, value: number): void {
+    this.#gauges.get(name)!.set(value)
+  }
+
+  #add(name: string, value = 1, labels: Record<string, string> = {}): void {
+    this.#counters.get(name)!.inc(labels, value)
+  }
+
+  hear(event: RunEvent): void {
+    switch (event.event) {
+      case 'step':
+        this.#set('step', event.step)
+        this.#set('loss', event.loss)
+        this.#set('accuracy', event.accuracy)
+        this.#set('learning_rate', event.learningRate)
+        this.#set('gradient_norm', event.gradientNorm)
+        this.#set('images_per_second', event.samples / event.seconds)
+        this.#add('steps_total')
+        this.#add('samples_total', event.samples)
+        this.#add('step_seconds_total', event.seconds)
+        break
+      case 'epoch':
+        this.#set('epoch', event.epoch)
+        break
+      case 'test':
+        this.#set('test_accuracy', event.testAccuracy)
+        break
+      case 'refused':
+        this.#add('refused_total', 1, { code: event.code })
+        break
+      case 'workerStalled':
+        this.#add('stalls_total', 1, { worker: event.worker })
+        break
+      case 'setAside':
+        this.#add('set_aside_total', 1, { worker: event.worker })
+        break
+      case 'workerLeft':
+        this.#add('workers_lost_total')
+        break
+      case 'checkpoint':
+        this.#add('checkpoints_total')
+        break
+      case 'checkpointFailed':
+        this.#add('checkpoints_failed_total')
+        break
+      case 'rolledBack':
+        this.#add('rollbacks_total')
+        break
+    }
+  }
+
+  /** The figures in Prometheus's text format. */
+  async text(): Promise<string> {
+    const { cluster } = this.#watched
+    this.#set('workers', cluster.size)
+    const wanted = this.#watched.workersWanted()
+    if (wanted !== undefined) this.#set('workers_wanted', wanted)
+    const { sent, received } = cluster.traffic
+    const advance = (name: string, to: number, labels: Record<string, string> = {}) => {
+      const before = this.#seen.get(name + JSON.stringify(labels)) ?? 0
+      this.#add(name, Math.max(0, to - before), labels)
+      this.#seen.set(name + JSON.stringify(labels), to)
+    }
+    advance('wire_bytes_total', sent, { direction: 'sent' })
+    advance('wire_bytes_total', received, { direction: 'received' })
+    advance('wasted_samples_total', cluster.wasted)
+    return this.#registry.metrics()
+  }
+
+  /** What counters that are kept elsewhere were when they were read last. */
+  readonly #seen = new Map<string, number>()
+  static readonly type = Registry.PROMETHEUS_CONTENT_TYPE
+}
