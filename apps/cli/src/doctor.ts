@@ -54,7 +54,7 @@ export async function doctor({ json }: { json?: boolean }): Promise<number> {
           name: 'oneDNN',
           ok: false,
           text: onednn.reason,
-          advice: `${onednn.install}   (training is then some 8 times faster than on WebAssembly, 15 times with bf16)`,
+          advice: `${onednn.install}   (training is then some 4 times faster than on WebAssembly, 9 times with bf16)`,
         },
   )
   findings.push(await tryEngine('WebAssembly', { engine: 'tfjs-wasm' }))
