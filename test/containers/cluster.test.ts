@@ -188,8 +188,8 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
     engine!.run('kill', '-s', 'KILL', two.getId())
     await until('its end', () => all(run, 'workerLeft').some(({ worker }) => worker === 'two'))
     await moreSteps(run, 5)
-    const before = stepOf(run)
     engine!.run('kill', '-s', 'KILL', coordinator.getId())
+    const before = stepOf(run)
     await coordinator.restart().catch(() => undefined)
     await until('the coordinator to go on', () => all(run, 'start').length === 2)
     const resumed = all(run, 'start')[1]
