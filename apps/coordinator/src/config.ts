@@ -246,11 +246,11 @@ export const recipes = {
       'a few minutes: a quarter of the filters, 5,000 images, one-cycle rate; what a first run on synthetic data uses',
     options: {
       width: 0.25,
-      epochs: 6,
+      epochs: 10,
       batchSize: 32,
       schedule: 'oneCycle',
       learningRate: 0.02,
-      clipNorm: 1,
+      clipNorm: 2,
       dropout: 0,
       weightDecay: 5e-4,
       limitTrain: 5_000,
