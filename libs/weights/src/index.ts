@@ -1,0 +1,5 @@
+export type { Network, StoredLayer, StoredTensor, WeightsFile } from './file.ts'
+export { networkSpec } from './file.ts'
+export { matchWeights } from './match.ts'
+export type { KernelOrder, Matched, Placement } from './match.ts'
+export { readWeights, writeWeights } from './read.ts'
