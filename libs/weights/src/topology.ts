@@ -63,10 +63,8 @@ function layerOf(layer: LayerSpec, index: number): KerasLayer {
  */
 export function topology(model: ModelSpec): KerasLayer {
   const layers = model.layers.map(layerOf)
-  const first = layers[0]
   const all = [
-    { ...first, config: { ...first.config, batch_input_shape: [null, ...model.input] } },
-    ...layers.slice(1),
+    ...layers,
     ...(model.layers.at(-1)!.kind === 'globalAveragePool'
       ? []
       : [{ class_name: 'Flatten', config: { name: 'flatten' } }]),
@@ -77,10 +75,22 @@ export function topology(model: ModelSpec): KerasLayer {
     class_name: 'Sequential',
     config: {
       name: model.name.replace(/\W/g, '_'),
-      layers: all.map(({ class_name, config }) => ({
-        class_name,
-        config: { ...config, trainable: true, dtype: 'float32' },
-      })),
+      layers: [
+        // A layer of its own: Keras 3 misreads a shape that is given to the first convolution.
+        {
+          class_name: 'InputLayer',
+          config: {
+            name: 'image',
+            batch_input_shape: [null, ...model.input],
+            dtype: 'float32',
+            sparse: false,
+          },
+        },
+        ...all.map(({ class_name, config }) => ({
+          class_name,
+          config: { ...config, trainable: true, dtype: 'float32' },
+        })),
+      ],
     },
   }
 }
