@@ -46,7 +46,9 @@ function names(group: Group, name: string): string[] | undefined {
     : Object.keys(attrs).filter((key) => new RegExp(`^${name}\\d+$`).test(key))
   if (parts.length === 0) return undefined
   return parts.sort(byNumber).flatMap((part) => {
-    const value = attrs[part].value
+    const { value, shape } = attrs[part]
+    // Keras 3 writes an empty list as one of numbers.
+    if (shape?.includes(0)) return []
     return (Array.isArray(value) ? value : [value]).map((entry) => String(entry).replace(/\0+$/, ''))
   })
 }

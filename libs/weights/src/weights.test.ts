@@ -85,12 +85,7 @@ const keras2 =
   (root, weights) => {
     if (saved === 'model') root.create_attribute('model_config', '{}')
     const base = saved === 'model' ? root.create_group('model_weights') : root
-    base.create_attribute(
-      'layer_names',
-      weights.map(({ layer }) => layer),
-      null,
-      'S40',
-    )
+    base.create_attribute('layer_names', [...weights.map(({ layer }) => layer), 'pool'], null, 'S40')
     base.create_attribute('backend', backend, null, 'S10')
     base.create_attribute('keras_version', version, null, 'S6')
     for (const { layer, kernel, bias } of weights) {
@@ -100,6 +95,8 @@ const keras2 =
       dataset(inner, 'kernel:0', kernel)
       dataset(inner, 'bias:0', bias)
     }
+    // A layer without weights lists none, and Keras 3 writes that list as one of numbers.
+    base.create_group('pool').create_attribute('weight_names', new Float64Array(0), [0], '<d')
   }
 
 const layouts: Record<string, [Writer, 'tensorflow' | 'theano']> = {
