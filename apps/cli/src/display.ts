@@ -86,6 +86,16 @@ export class Display {
       case 'preparing':
         this.progress(event.text)
         return undefined
+      case 'initialised':
+        return [
+          `weights    ${event.file}, ${event.format}`,
+          ...event.layers.map(
+            ({ layer, shape, from }) =>
+              `             ${layer.padEnd(8)} ${shape.join('×').padEnd(14)} ← ${from ?? 'new, drawn from the seed'}`,
+          ),
+        ].join('\n')
+      case 'frozen':
+        return `frozen     ${event.layers.join(', ')}: ${grouped(event.trained)} of ${grouped(event.of)} parameters are trained`
       case 'listening':
         return [`dashboard  ${event.dashboard}`, `listening  ${event.url}`].join('\n')
       case 'waiting':

@@ -1,82 +1,80 @@
-import {
-  coordinatorSchema,
-  openEvaluation,
-  readCheckpoint,
-  readRunConfig,
-  CheckpointStore,
-  type Score,
-} from '@convoy/coordinator'
-import { ConvoyError } from '@convoy/errors'
+import { coordinatorSchema, openEvaluation, readRunConfig } from '@convoy/coordinator'
+import type { ConvoyError } from '@convoy/errors'
 import { buildModel } from '@convoy/model'
-import { readdir, stat } from 'node:fs/promises'
+import { networkSpec, type Network } from '@convoy/weights'
+import { createHash } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
-import { Display, percent } from './display.ts'
+import { Display, grouped, percent } from './display.ts'
 import { defaultWorkers, LocalWorkers } from './local.ts'
-import { EXIT, evaluateSchema } from './schemas.ts'
 import { collect, settle, type Given } from './options.ts'
+import { classScores, confusionSvg, drawMistakes, scoreTable, worstMistakes } from './report.ts'
+import { EXIT, evaluateSchema } from './schemas.ts'
+import { openCheckpoint, openWeights, type SourceOptions } from './source.ts'
 import { loadData, styleFor } from './train.ts'
 
-interface Options {
+interface Options extends SourceOptions {
   json?: boolean
-  run?: string
-  runs?: string
-  checkpoint?: string
+  flip?: boolean
+  svg?: string
+  worst?: string
 }
 
-/** The folder of the newest run. Throws E_RUN where there is none. */
-async function newestRun(runs: string): Promise<string> {
-  const found: { directory: string; at: number }[] = []
-  for (const name of await readdir(runs).catch(() => [])) {
-    const directory = path.join(runs, name)
-    const at = await stat(path.join(directory, 'config.json')).catch(() => undefined)
-    if (at) found.push({ directory, at: at.mtimeMs })
+/** The most mistakes that `--worst` draws. */
+const WORST = 40
+
+/** What is evaluated: parameters, their network as far as it is known, and the settings of their run. */
+interface Subject {
+  readonly parameters: Float32Array
+  readonly network: Network | undefined
+  readonly kept: Record<string, unknown>
+  /** For a person. */
+  readonly name: string
+  readonly step: number | null
+}
+
+async function subjectOf(options: Options, display: Display): Promise<Subject> {
+  if (options.weights !== undefined) {
+    const { network, matched } = await openWeights(options.weights, options)
+    return { parameters: matched.parameters, network, kept: {}, name: options.weights, step: null }
   }
-  const newest = found.sort((a, b) => b.at - a.at)[0]
-  if (newest) return newest.directory
-  throw new ConvoyError(
-    'E_RUN',
-    `there is no run under ${runs}`,
-    'Train one with ./convoy train, or give --checkpoint FILE.',
-  )
+  const { checkpoint, directory } = await openCheckpoint(options, (text) => display.say(text))
+  const { step, parameters } = checkpoint
+  const network = networkSpec.safeParse(checkpoint.network).data
+  const kept = await readRunConfig(directory)
+  return { parameters, network, kept, name: `${path.basename(directory)}, step ${step}`, step }
 }
 
 /** `convoy evaluate`: the test set, class by class. */
 export async function evaluate(given: Given, options: Options): Promise<number> {
   const display = new Display(styleFor(options.json), process.stdout)
-  const runs = options.runs ?? 'runs'
-  const directory = options.checkpoint
-    ? path.dirname(path.dirname(path.resolve(options.checkpoint)))
-    : options.run
-      ? path.join(runs, options.run)
-      : await newestRun(runs)
-  const kept = await readRunConfig(directory)
-  const trained = settle(coordinatorSchema, kept)
-  const values = { ...kept, ...collect(evaluateSchema, given) }
+  const subject = await subjectOf(options, display)
+  const trained = settle(coordinatorSchema, subject.kept)
+  const values = { ...subject.kept, ...collect(evaluateSchema, given) }
   const config = settle(evaluateSchema, values)
-
-  const checkpoint = options.checkpoint
-    ? await readCheckpoint(options.checkpoint)
-    : (
-        await new CheckpointStore(path.join(directory, 'checkpoints'), 1).newest((_file, error) =>
-          display.say(`passed over a bad checkpoint: ${error.message}`),
-        )
-      )?.checkpoint
-  if (!checkpoint) {
-    throw new ConvoyError('E_CHECKPOINT', `${directory} has no checkpoint yet`, 'Train for a while first.')
-  }
   const dataset = await loadData(values, display)
-  const model = buildModel(trained.model, {
-    input: dataset.shape,
-    classes: dataset.classes.length,
-    width: trained.width,
-    inputDropout: trained.inputDropout,
-    dropout: trained.dropout,
-    head: trained.head,
-  })
+  // A checkpoint of an older version does not say its network; the run's settings do.
+  const model =
+    subject.network?.model ??
+    buildModel(trained.model, {
+      input: dataset.shape,
+      classes: dataset.classes.length,
+      width: trained.width,
+      inputDropout: trained.inputDropout,
+      dropout: trained.dropout,
+      head: trained.head,
+    })
   const begun = performance.now()
-  const evaluation = await openEvaluation(model, checkpoint.parameters, dataset, trained, (event) => {
-    if (event.event === 'evaluating' || event.event === 'refused') display.show(event)
-  })
+  const evaluation = await openEvaluation(
+    model,
+    subject.parameters,
+    dataset,
+    trained,
+    (event) => {
+      if (event.event === 'evaluating' || event.event === 'refused') display.show(event)
+    },
+    subject.network?.preprocessing,
+  )
   let failure: ConvoyError | undefined
   let interrupted = false
   const workers = new LocalWorkers(evaluation.url, config, undefined, (error) => {
@@ -90,28 +88,46 @@ export async function evaluate(given: Given, options: Options): Promise<number> 
   process.on('SIGINT', interrupt)
   workers.start(config.workers ?? defaultWorkers(config.threads))
   try {
-    const result = await evaluation.run()
+    const result = await evaluation.run(options.flip)
     if (failure) throw failure
     if (!result || interrupted) return EXIT.interrupted
     const seconds = (performance.now() - begun) / 1000
-    const { score } = result
+    const { score, logits, flipped, imagesPerSecond } = result
+    const { classes } = dataset
+    if (options.svg !== undefined) await writeFile(options.svg, confusionSvg(score, classes))
+    if (options.worst !== undefined)
+      await drawMistakes(options.worst, worstMistakes(model, dataset.test.labels, logits, WORST), dataset)
     if (options.json) {
+      const { count, loss, accuracy, confusion } = score
+      const scores = classScores(confusion)
       const line = {
         event: 'evaluation',
-        step: checkpoint.step,
-        images: score.count,
+        step: subject.step,
+        images: count,
         seconds,
-        loss: score.loss,
+        imagesPerSecond: Number.isFinite(imagesPerSecond) ? imagesPerSecond : null,
+        loss,
+        accuracy,
+        classes,
+        recall: scores.map(({ recall }) => recall),
+        precision: scores.map(({ precision }) => precision),
+        confusion,
+        logitsSha256: createHash('sha256').update(new Uint8Array(logits.buffer)).digest('hex'),
+        ...(flipped ? { flipped: { loss: flipped.loss, accuracy: flipped.accuracy } } : {}),
       }
-      process.stdout.write(
-        `${JSON.stringify({ ...line, accuracy: score.accuracy, classes: dataset.classes, confusion: score.confusion })}\n`,
-      )
+      process.stdout.write(`${JSON.stringify(line)}\n`)
     } else {
-      display.say(`run        ${path.basename(directory)}, step ${checkpoint.step}`)
-      display.say(table(score, dataset.classes))
+      display.say(`weights    ${subject.name}`)
+      display.say(scoreTable(score, classes))
       display.say(
-        `accuracy   ${percent(score.accuracy)} of ${score.count} test images, loss ${score.loss.toFixed(4)} (${seconds.toFixed(1)} s)`,
+        `accuracy   ${percent(score.accuracy)} of ${grouped(score.count)} test images, loss ${score.loss.toFixed(4)} (${seconds.toFixed(1)} s${Number.isFinite(imagesPerSecond) ? `, ${imagesPerSecond.toFixed(0)} images/s` : ''})`,
       )
+      if (flipped)
+        display.say(
+          `flipped    ${percent(flipped.accuracy)}, loss ${flipped.loss.toFixed(4)}: the mean of each image and its mirror image`,
+        )
+      for (const file of [options.svg, options.worst])
+        if (file !== undefined) display.say(`written    ${file}`)
     }
     return EXIT.done
   } finally {
@@ -120,21 +136,4 @@ export async function evaluate(given: Given, options: Options): Promise<number> 
     await evaluation.close()
     await workers.close()
   }
-}
-
-/** Recall and precision of each class, and the confusion matrix: a row is what an image is, a column what it was taken for. */
-function table(score: Score, classes: readonly string[]): string {
-  const { confusion } = score
-  const wide = Math.max(8, ...classes.map((name) => name.length))
-  const cell = (text: string | number, width = 7) => String(text).padStart(width)
-  const share = (part: number, whole: number) =>
-    whole === 0 ? '–' : `${((100 * part) / whole).toFixed(1)} %`
-  const head = `${''.padEnd(wide)}${cell('recall', 9)}${cell('precision', 11)}  ${classes.map((name) => cell(name.slice(0, 6))).join('')}`
-  const rows = classes.map((name, i) => {
-    const row = confusion[i]
-    const taken = confusion.reduce((sum, other) => sum + other[i], 0)
-    const labelled = row.reduce((sum, n) => sum + n, 0)
-    return `${name.padEnd(wide)}${cell(share(row[i], labelled), 9)}${cell(share(row[i], taken), 11)}  ${row.map((n) => cell(n)).join('')}`
-  })
-  return [head, ...rows].join('\n')
 }

@@ -1,5 +1,5 @@
 import { asConvoyError, ConvoyError } from '@convoy/errors'
-import { coordinatorSchema, dataSchema, recipes } from '@convoy/coordinator'
+import { coordinatorSchema, dataSchema, recipes, trainingSchema } from '@convoy/coordinator'
 import { engineSchema, workerSchema } from '@convoy/worker'
 import { Command, CommanderError } from 'commander'
 import manifest from '../package.json' with { type: 'json' }
@@ -74,16 +74,83 @@ addOptions(
   process.exitCode = await work(collect(workerSchema, given(options, [workerSchema])), options)
 })
 
-addOptions(
-  command('evaluate', 'accuracy of a run or checkpoint on the test set, by class')
+/** Adds the flags that say which weights to use. */
+function addSource(command: Command): Command {
+  return command
     .option('--run <NAME>', 'run to take the newest checkpoint of (default: the newest run)')
     .option('--runs <DIR>', 'where runs are kept', 'runs')
-    .option('--checkpoint <FILE>', 'a checkpoint file instead'),
+    .option('--checkpoint <FILE>', 'a checkpoint file instead')
+    .option('--weights <FILE>', 'a file of Keras, TensorFlow.js or safetensors instead')
+}
+
+addOptions(
+  addSource(command('evaluate', 'accuracy of weights on the test set, class by class'))
+    .option('--flip', 'also with each image mirrored, the means reported apart')
+    .option('--svg <FILE>', 'write the confusion matrix as an image')
+    .option('--worst <FILE>', 'write the most wrong images as one picture (.png)'),
   evaluateSchema,
 ).action(async (options: Common & Record<string, unknown>) => {
   const { evaluate } = await import('./evaluate.ts')
   process.exitCode = await evaluate(given(options, [evaluateSchema]), options)
 })
+
+addOptions(
+  addSource(
+    command('predict', 'what images show, with probabilities').argument(
+      '<IMAGE...>',
+      'images, or folders of them',
+    ),
+  ).option('--top <K>', 'how many classes to show', '3'),
+  engineSchema,
+).action(async (images: string[], options: Common & Record<string, unknown>) => {
+  const { predict } = await import('./predict.ts')
+  process.exitCode = await predict(images, given(options, [engineSchema]), options)
+})
+
+const weights = program
+  .command('weights')
+  .description('weights in and out: info, import, export')
+  .exitOverride()
+function weightsCommand(name: string, description: string): Command {
+  return weights
+    .command(name)
+    .description(description)
+    .option('--json', 'one JSON object')
+    .option('--verbose', 'show stack traces')
+    .option('--model <NAME>', 'network of a file that does not name one (default: all-cnn-c)')
+    .option('--kernels <ORDER>', 'order of its kernels, where it is not seen: tensorflow, theano or pytorch')
+    .exitOverride()
+}
+weightsCommand('info', 'what a file of weights holds, and which layer is which')
+  .argument('<FILE>', 'checkpoint (.convoy), Keras (.h5), TensorFlow.js (model.json) or .safetensors')
+  .action(async (file: string, options: Common) => {
+    const { weightsInfo } = await import('./weights.ts')
+    process.exitCode = await weightsInfo(file, options)
+  })
+const importSchema = dataSchema.extend(trainingSchema.pick({ preprocessing: true }).shape)
+addOptions(
+  weightsCommand(
+    'import',
+    'lay a foreign file out for Convoy; --data says what its classes and normalisation are',
+  )
+    .argument('<FILE>', 'Keras (.h5), TensorFlow.js (model.json) or .safetensors')
+    .option('--out <FILE>', 'file to write (default: the same name, .safetensors)'),
+  importSchema,
+).action(async (file: string, options: Common & Record<string, unknown>) => {
+  const { weightsImport } = await import('./weights.ts')
+  process.exitCode = await weightsImport(file, given(options, [importSchema]), options)
+})
+addSource(
+  weightsCommand(
+    'export',
+    'write weights for others: .safetensors, .json (TensorFlow.js), .h5, .weights.h5 (Keras)',
+  ),
+)
+  .option('--out <FILE>', 'file to write; its name says in which format')
+  .action(async (options: Common) => {
+    const { weightsExport } = await import('./weights.ts')
+    process.exitCode = await weightsExport(options)
+  })
 
 const data = program
   .command('data')

@@ -35,6 +35,8 @@ const header = z.strictObject({
   /** The run's numerics class as text, and whether other classes took part. */
   numerics: z.string().nullable(),
   mixed: z.boolean(),
+  /** The model, its classes and preprocessing (`networkSpec` of libs/weights), to use the parameters without the run. */
+  network: z.unknown().optional(),
 })
 
 export type CheckpointHeader = Omit<z.infer<typeof header>, 'kind' | 'version'>

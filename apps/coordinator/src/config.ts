@@ -41,6 +41,15 @@ export const trainingSchema = z.object({
     .enum(['heUniform', 'heNormal', 'glorotUniform', 'zeros'])
     .default('heUniform')
     .meta({ description: 'how the kernels start', unit: 'NAME' }),
+  init: z.string().optional().meta({
+    description:
+      'start from the weights in a file: a checkpoint (.convoy), Keras (.h5), TensorFlow.js (model.json) or .safetensors; with other classes the last layer is new',
+    unit: 'FILE',
+  }),
+  freeze: z.string().optional().meta({
+    description: 'layers that stay as they are: all-but-N (the last N train), or names such as conv1,conv2',
+    unit: 'LAYERS',
+  }),
   seed: whole.default(1).meta({ description: 'seed of every random number of the run', unit: 'N' }),
   epochs: z
     .int()

@@ -1,4 +1,4 @@
-import type { Dataset } from '@convoy/data'
+import type { Dataset, Split } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { argmax, crossEntropy, type ModelSpec } from '@convoy/model'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
@@ -80,18 +80,25 @@ export class Evaluation implements Job {
 
   /** What the logits say, once all are there. */
   score(): Score {
-    const { classes, head } = this.#model
-    const { labels, count } = this.#dataset.test
-    const confusion = Array.from({ length: classes }, () => new Array<number>(classes).fill(0))
-    let loss = 0
-    let correct = 0
-    for (let i = 0; i < count; i++) {
-      const label = labels[i]
-      const predicted = argmax(this.logits, i * classes, classes)
-      confusion[label][predicted]++
-      if (predicted === label) correct++
-      loss += crossEntropy(head, this.logits, i * classes, classes, label)
-    }
-    return { count, loss: loss / count, accuracy: correct / count, confusion }
+    return scoreOf(this.#model, this.#dataset.test, this.logits)
   }
+}
+
+/** What logits [count, classes] say of labelled images. */
+export function scoreOf(
+  { classes, head }: ModelSpec,
+  { labels, count }: Pick<Split, 'labels' | 'count'>,
+  logits: Float32Array,
+): Score {
+  const confusion = Array.from({ length: classes }, () => new Array<number>(classes).fill(0))
+  let loss = 0
+  let correct = 0
+  for (let i = 0; i < count; i++) {
+    const label = labels[i]
+    const predicted = argmax(logits, i * classes, classes)
+    confusion[label][predicted]++
+    if (predicted === label) correct++
+    loss += crossEntropy(head, logits, i * classes, classes, label)
+  }
+  return { count, loss: loss / count, accuracy: correct / count, confusion }
 }

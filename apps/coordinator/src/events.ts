@@ -19,6 +19,16 @@ export type RunEvent =
     }
   /** Before the start: a line of progress for a person. */
   | { event: 'preparing'; text: string }
+  /** The run starts from given weights: what went where; a layer `from` nowhere starts anew. */
+  | {
+      event: 'initialised'
+      file: string
+      format: string
+      sha256: string
+      layers: readonly { layer: string; shape: readonly number[]; from: string | null }[]
+    }
+  /** Layers are frozen: so many parameters are trained. */
+  | { event: 'frozen'; layers: readonly string[]; trained: number; of: number }
   /** Where workers connect, and where the page is. */
   | { event: 'listening'; url: string; dashboard: string }
   | { event: 'waiting'; reason: string }

@@ -1,6 +1,6 @@
 import { prepare, type AugmentationSpec, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
-import { buildModel, initialise, parameterLayout } from '@convoy/model'
+import { buildModel, freeze, parameterLayout, trainedLayout } from '@convoy/model'
 import { createWriteStream } from 'node:fs'
 import { mkdir, readFile, rm } from 'node:fs/promises'
 import { hostname } from 'node:os'
@@ -10,6 +10,7 @@ import { CheckpointStore, exists, writeDurably } from './checkpoints.ts'
 import { Cluster } from './cluster.ts'
 import { dataSchema, trainingSchema, type CoordinatorConfig, type TrainingConfig } from './config.ts'
 import type { Report, RunEvent } from './events.ts'
+import { initialParameters } from './initial.ts'
 import { Metrics } from './metrics.ts'
 import { numericsText, type NumericsClass } from './numerics.ts'
 import { readMetrics } from './dashboard/archive.ts'
@@ -38,6 +39,9 @@ export interface Run {
   close(message: string, retryAfter?: number): Promise<void>
 }
 
+/** A worker may always send so much, in bytes: the logits of test images can be more than a small gradient. */
+const SMALLEST_LIMIT = 1 << 20
+
 /** Events that metrics.jsonl keeps; the others are only progress. */
 const passing: ReadonlySet<RunEvent['event']> = new Set(['evaluating', 'listening', 'waiting', 'checkpoint'])
 
@@ -47,8 +51,9 @@ export function defaultRunName(model: string, now = new Date()): string {
 }
 
 /** What decides the result besides the parameters: two runs with the same text and start give the same bits. */
-function identityOf(config: TrainingConfig, dataset: Dataset): string {
-  return JSON.stringify({ ...config, data: dataset.fingerprint })
+function identityOf(config: TrainingConfig, dataset: Dataset, init: string | undefined): string {
+  // Not which file the weights were in, but which weights.
+  return JSON.stringify({ ...config, init, data: dataset.fingerprint })
 }
 
 /** Says in words where two identities differ. */
@@ -75,7 +80,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     cacheDirectory: config.cache,
     progress: (text) => listen({ event: 'preparing', text }),
   })
-  const model = buildModel(config.model, {
+  const built = buildModel(config.model, {
     input: dataset.shape,
     classes: dataset.classes.length,
     width: config.width,
@@ -83,8 +88,13 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     dropout: config.dropout,
     head: config.head,
   })
-  const identity = identityOf(trainingConfig, dataset)
+  const model = config.freeze === undefined ? built : freeze(built, config.freeze)
   const { name, directory, made } = await makeFolder(config, model.name)
+  const initial = await initialParameters(trainingConfig, model, directory).catch(async (error: unknown) => {
+    if (made) await rm(directory, { recursive: true, force: true })
+    throw error
+  })
+  const identity = identityOf(trainingConfig, dataset, initial.from?.sha256)
 
   const history = new History()
   const metricsFile = path.join(directory, 'metrics.jsonl')
@@ -120,10 +130,17 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
 
   const cluster = new Cluster(report, { verify: config.verify, resumed: saved !== undefined })
   const parameterCount = parameterLayout(model).size
+  const gradientSize = trainedLayout(model).size
   const beginning = (): State => ({
-    parameters: initialise(model, config.initialisation, config.seed),
+    parameters: initial.parameters,
     velocity: new Float32Array(parameterCount),
   })
+  const network = {
+    model,
+    classes: [...dataset.classes],
+    // Whitened images are made with the statistics of the whole set, which are not kept.
+    ...(preprocessing.kind === 'none' ? {} : { preprocessing }),
+  }
   const ledger = config.ledger
     ? createWriteStream(path.join(directory, 'ledger.jsonl'), { flags: 'a' })
     : undefined
@@ -172,7 +189,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   let mixed = saved?.mixed ?? false
   const hall: Hall = {
     cluster,
-    largestPayload: 4 * parameterCount,
+    largestPayload: Math.max(4 * gradientSize, SMALLEST_LIMIT),
     admit(hello) {
       cluster.checkBan(hello)
       const theirs = numericsText(hello.numerics)
@@ -247,12 +264,23 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     seed: config.seed,
     resumedAt: training.progress.step,
   })
+  if (config.init !== undefined && initial.from) {
+    const { format, sha256, table } = initial.from
+    const layers = table.map(({ layer, shape, from }) => ({ layer, shape, from: from?.layer ?? null }))
+    report({ event: 'initialised', file: config.init, format, sha256, layers })
+  }
+  if (gradientSize < parameterCount) {
+    const layers = model.layers.flatMap((layer) =>
+      layer.kind === 'conv2d' && layer.frozen ? [layer.name] : [],
+    )
+    report({ event: 'frozen', layers, trained: gradientSize, of: parameterCount })
+  }
   report({ event: 'listening', url, dashboard: pageAddress(url) })
 
   let savedStep = saved ? training.progress.step : -1
   let savedAt = performance.now()
   const save = async (): Promise<void> => {
-    const { progress, parameters, optimizer } = training
+    const { progress, parameters } = training
     const { step } = progress
     savedStep = step
     savedAt = performance.now()
@@ -263,8 +291,9 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
         size: parameterCount,
         numerics,
         mixed,
+        network,
         parameters: parameters.current.values,
-        velocity: optimizer.velocity,
+        velocity: training.velocity,
       })
       report({ event: 'checkpoint', step, path: file })
     } catch (error) {

@@ -1,7 +1,7 @@
 import { Arena } from '@convoy/arena'
 import { epochOrder, batchRange, stepCount, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
-import { parameterLayout, type ModelSpec } from '@convoy/model'
+import { trainedLayout, trainedRanges, type ModelSpec, type TrainedRange } from '@convoy/model'
 import { learningRate, NesterovSgd, type Schedule } from '@convoy/optim'
 import { createHash } from 'node:crypto'
 import { WorkersWanted } from './autoscale.ts'
@@ -110,6 +110,8 @@ export class Training {
   readonly #input: TrainingInput
   readonly #batch: Batch
   readonly #schedule: Schedule
+  /** Which parameters the optimizer has, and where. */
+  readonly #trained: readonly TrainedRange[]
   readonly #ledger: Ledger
   readonly #guard: DivergenceGuard
   #stopped = false
@@ -126,9 +128,10 @@ export class Training {
     this.totalSteps = this.stepsPerEpoch * config.epochs
     this.progress = progressOf(start)
     this.parameters = new Parameters(start.parameters, this.progress.step)
-    const { views, size } = parameterLayout(model)
+    const { views, size } = trainedLayout(model)
+    this.#trained = trainedRanges(model)
     const arena = new Arena(size)
-    this.optimizer = new NesterovSgd(arena, start.parameters, start.velocity, {
+    this.optimizer = new NesterovSgd(arena, this.#gather(start.parameters), this.#gather(start.velocity), {
       momentum: config.momentum,
       nesterov: config.nesterov,
       weightDecay: config.weightDecay,
@@ -153,12 +156,45 @@ export class Training {
   /** Goes on from another state of the same run. */
   restore(state: State): void {
     this.progress = progressOf(state)
-    this.optimizer.restore(state.parameters, state.velocity)
+    this.optimizer.restore(this.#gather(state.parameters), this.#gather(state.velocity))
     this.parameters.advance(this.progress.step, (next) => {
       next.values.set(state.parameters)
       next.next(state.parameters.length)
     })
     this.#takeUp()
+  }
+
+  /** v, float32, one for each parameter; 0 for those that are frozen. */
+  get velocity(): Float32Array {
+    const { velocity } = this.optimizer
+    if (!this.#frozen) return velocity
+    const all = new Float32Array(this.parameters.size)
+    this.#scatter(velocity, 0, velocity.length, all)
+    return all
+  }
+
+  get #frozen(): boolean {
+    return this.#trained.length > 1 || this.#trained[0].size < this.parameters.size
+  }
+
+  /** The numbers of the trained parameters alone. */
+  #gather(all: Float32Array): Float32Array {
+    const trained = new Float32Array(this.#trained.reduce((sum, { size }) => sum + size, 0))
+    for (const { parameter, gradient, size } of this.#trained)
+      trained.set(all.subarray(parameter, parameter + size), gradient)
+    return trained
+  }
+
+  /** Puts numbers [first, end) of the trained parameters into their places, and returns up to where all is in place. */
+  #scatter(trained: Float32Array, first: number, end: number, all: Float32Array): number {
+    for (const { parameter, gradient, size } of this.#trained) {
+      const from = Math.max(first, gradient)
+      const to = Math.min(end, gradient + size)
+      if (from < to) all.set(trained.subarray(from, to), parameter + from - gradient)
+      // The next ones begin here.
+      if (end < gradient + size) return parameter + end - gradient
+    }
+    return all.length
   }
 
   /** Has ledger and guard continue from `progress`. */
@@ -261,11 +297,13 @@ export class Training {
         totalSteps: this.totalSteps,
       })
     let norm = 0
+    const frozen = this.#frozen
     parameters.advance(progress.step + 1, (next) => {
+      // A frame may be new, or from before: what is frozen is the same in all.
+      if (frozen) next.values.set(parameters.current.values)
       const send = cluster.broadcast(next)
       norm = this.optimizer.update(gradient, count, rate, (first, end) => {
-        next.values.set(this.optimizer.parameters.subarray(first, end), first)
-        send(end)
+        send(this.#scatter(this.optimizer.parameters, first, end, next.values))
       }).gradientNorm
     })
 

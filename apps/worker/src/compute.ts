@@ -1,7 +1,7 @@
 import { augmentationSpec, ImageFiller, loadDataset, preprocessingSpec, type Dataset } from '@convoy/data'
-import { createEngine, Masks, type CompiledModel, type Engine } from '@convoy/engine'
+import { createEngine, Masks, PREDICT_BATCH, type CompiledModel, type Engine } from '@convoy/engine'
 import { asConvoyError } from '@convoy/errors'
-import { parameterLayout, volume, type ModelSpec } from '@convoy/model'
+import { parameterLayout, trainedLayout, volume, type ModelSpec } from '@convoy/model'
 import {
   encodeFrame,
   payloadOf,
@@ -45,6 +45,8 @@ class Bench {
   readonly labels: Int32Array
   readonly pixelsPerImage: number
   readonly parameterCount: number
+  /** Numbers of a gradient: one for each parameter that is trained. */
+  readonly gradientSize: number
   /** Parameters that the engine holds: after how many updates. */
   step = -1
   /** Frames that came back after they were sent. */
@@ -62,10 +64,12 @@ class Bench {
     )
     this.masks = new Masks(model, microBatch)
     this.parameterCount = parameterLayout(model).size
-    this.summer = new NodeSummer(this.parameterCount)
+    this.gradientSize = trainedLayout(model).size
+    this.summer = new NodeSummer(this.gradientSize)
     this.pixelsPerImage = volume(model.input)
-    this.images = new Float32Array(microBatch * this.pixelsPerImage)
-    this.labels = new Int32Array(microBatch)
+    const most = Math.max(microBatch, PREDICT_BATCH)
+    this.images = new Float32Array(most * this.pixelsPerImage)
+    this.labels = new Int32Array(most)
   }
 }
 
@@ -239,10 +243,10 @@ async function computeGradient(bench: Bench, request: Request): Promise<void> {
   }
   const sum = summer.result()
   const bf16 = work.encoding === 'bf16'
-  const payloadBytes = (bf16 ? 2 : 4) * bench.parameterCount
-  const frame = bench.frames.pop() ?? reserveFrame(4 * bench.parameterCount)
-  if (bf16) roundToBf16(sum.gradient.values, new Uint16Array(frame, RESERVED, bench.parameterCount))
-  else payloadOf(frame, bench.parameterCount).set(sum.gradient.values)
+  const payloadBytes = (bf16 ? 2 : 4) * bench.gradientSize
+  const frame = bench.frames.pop() ?? reserveFrame(4 * bench.gradientSize)
+  if (bf16) roundToBf16(sum.gradient.values, new Uint16Array(frame, RESERVED, bench.gradientSize))
+  else payloadOf(frame, bench.gradientSize).set(sum.gradient.values)
   const { id, step, lo, hi, count } = work
   const { loss, correct } = sum
   const seconds = (performance.now() - started) / 1000
@@ -254,13 +258,12 @@ async function computeGradient(bench: Bench, request: Request): Promise<void> {
 /** Logits of the request's images. */
 async function evaluate(bench: Bench, request: Request): Promise<void> {
   const { work } = request
-  const { microBatch } = bench.welcome
   const { classes } = bench.model
   const samples = unpack(bench, request)
   const started = performance.now()
   const logits = new Float32Array(work.count * classes)
-  for (let from = 0; from < work.count; from += microBatch) {
-    const count = Math.min(microBatch, work.count - from)
+  for (let from = 0; from < work.count; from += PREDICT_BATCH) {
+    const count = Math.min(PREDICT_BATCH, work.count - from)
     fill(bench, samples, from, count, request)
     bench.compiled.predict(bench.images, count, logits.subarray(from * classes, (from + count) * classes))
     if (from + count < work.count) await hearMessages()

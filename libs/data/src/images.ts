@@ -17,6 +17,11 @@ const AT_ONCE = 16
 
 const IMAGE = /\.(jpe?g|png|webp|gif|bmp|tiff?|avif|ppm|pgm)$/i
 
+/** Whether a file's name is that of an image. */
+export function isImageName(name: string): boolean {
+  return IMAGE.test(name)
+}
+
 /** Takes `…/train/<class>/<image>` apart; undefined where a path is not of that form. */
 export function parseImagePath(path: string): { split: 'train' | 'test'; label: string } | undefined {
   const parts = path.split('/')

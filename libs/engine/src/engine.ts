@@ -39,23 +39,26 @@ export interface CompiledModel {
   /** Takes the flat float32 parameters in the model's layout (copied, so the caller may reuse the array). */
   load(parameters: Float32Array): void
   /**
-   * Sum (not mean) over the samples of the loss and of its gradient.
+   * Sum (not mean) over the samples of the loss and of its gradient by the layers that are not frozen.
    *
    * @param batch At most `maxBatch` samples.
    * @param masks As `DropoutMasks`; a pure function of them and the batch, whatever was computed before.
-   * @param into Receives the flat float32 gradient in the model's layout.
+   * @param into Receives the flat float32 gradient in the model's `trainedLayout`.
    */
   gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult
   /**
    * Logits with dropout off.
    *
-   * @param images float32 [count, height, width, channels], at most `maxBatch` of them.
-   * @param count How many images.
+   * @param images float32 [count, height, width, channels].
+   * @param count How many images, whatever `maxBatch`; up to `PREDICT_BATCH` at a time is fastest.
    * @param into Receives float32 [count, classes].
    */
   predict(images: Float32Array, count: number, into: Float32Array): void
   dispose(): void
 }
+
+/** How many images a prediction is fastest with, about: enough to be worth the calls, few enough for the caches. */
+export const PREDICT_BATCH = 64
 
 /** What computes gradients. */
 export interface Engine {

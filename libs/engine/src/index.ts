@@ -6,6 +6,7 @@ export type {
   LabelledImages,
   NumericsClass,
 } from './engine.ts'
+export { PREDICT_BATCH } from './engine.ts'
 export { Masks } from './masks.ts'
 export type { LeafKey } from './masks.ts'
 export { loadOnednn, onednnStatus } from './onednn/library.ts'

@@ -14,6 +14,9 @@ export const meanings = {
   E_DATA_FORMAT: 'A data set is not laid out as Convoy reads it.',
   E_DATA_IMAGE: 'An image cannot be decoded.',
   E_DATA_EMPTY_CLASS: 'A class of the data set has no images.',
+  // Weights
+  E_WEIGHTS_FILE: 'A weights file is missing, torn, or of no format that Convoy reads.',
+  E_WEIGHTS_FIT: 'The weights are of another network.',
   // Engines
   E_ENGINE: 'The engine that was asked for cannot run here.',
   E_ENGINE_GPU: 'A GPU was asked for and would not be used.',

@@ -44,6 +44,79 @@ export function parameterLayout(model: ModelSpec): ParameterLayout {
 }
 
 /**
+ * Where the gradient of each trained parameter lives in the flat gradient: the parameters of the layers that are not
+ * frozen, in their order, nothing between. Without frozen layers that is the layout of the parameters.
+ */
+export function trainedLayout(model: ModelSpec): ParameterLayout {
+  let size = 0
+  const views = parameterLayout(model).views.flatMap((view) => {
+    if (isFrozen(model, view)) return []
+    const trained = { ...view, offset: size }
+    size += view.size
+    return [trained]
+  })
+  return { size, views }
+}
+
+/** A stretch of trained parameters: where it is among all parameters, and where in the flat gradient. */
+export interface TrainedRange {
+  readonly parameter: number
+  readonly gradient: number
+  readonly size: number
+}
+
+/** The trained parameters in as few stretches as there are, in order: one, where only first layers are frozen. */
+export function trainedRanges(model: ModelSpec): TrainedRange[] {
+  const ranges: TrainedRange[] = []
+  let gradient = 0
+  for (const view of parameterLayout(model).views) {
+    if (isFrozen(model, view)) continue
+    const last = ranges.at(-1)
+    if (last && last.parameter + last.size === view.offset)
+      ranges[ranges.length - 1] = { ...last, size: last.size + view.size }
+    else ranges.push({ parameter: view.offset, gradient, size: view.size })
+    gradient += view.size
+  }
+  return ranges
+}
+
+function isFrozen(model: ModelSpec, { layer }: ParameterView): boolean {
+  const spec = model.layers[layer]
+  return spec.kind === 'conv2d' && spec.frozen === true
+}
+
+/**
+ * The model with layers frozen.
+ *
+ * @param which Names of convolutions with commas between, or `all-but-N` for all but the last N.
+ * Throws E_MODEL where there is no such layer, or none is left to train.
+ */
+export function freeze(model: ModelSpec, which: string): ModelSpec {
+  const names = model.layers.flatMap((layer) => (layer.kind === 'conv2d' ? [layer.name] : []))
+  const count = /^all-but-(\d+)$/.exec(which)?.[1]
+  const frozen =
+    count === undefined
+      ? which.split(',').map((name) => name.trim())
+      : names.slice(0, Math.max(0, names.length - Number(count)))
+  const strange = frozen.find((name) => !names.includes(name))
+  if (strange !== undefined || names.every((name) => frozen.includes(name))) {
+    throw new ConvoyError(
+      'E_MODEL',
+      strange === undefined
+        ? `${which} leaves no layer of ${model.name} to train`
+        : `${model.name} has no layer ${JSON.stringify(strange)} to freeze`,
+      `Its layers are ${names.join(', ')}; give --freeze some of them with commas between, or all-but-2.`,
+    )
+  }
+  return {
+    ...model,
+    layers: model.layers.map((layer) =>
+      layer.kind === 'conv2d' && frozen.includes(layer.name) ? { ...layer, frozen: true } : layer,
+    ),
+  }
+}
+
+/**
  * Checks a model that came from outside: its form, that its layers fit together, that names are unique and that it
  * ends in one number a class. Throws E_MODEL.
  */
@@ -73,6 +146,9 @@ export function checkModel(candidate: unknown): ModelSpec {
       `${model.name} needs at least one convolution, each with a name of its own`,
       'Rename the layers.',
     )
+  }
+  if (trainedLayout(model).size === 0) {
+    throw new ConvoyError('E_MODEL', `${model.name} has no layer to train`, 'Leave one that is not frozen.')
   }
   return model
 }

@@ -19,6 +19,8 @@ export const layerSpec = z.discriminatedUnion('kind', [
     kernel: pair,
     stride: pair,
     padding,
+    /** Whether its kernel and bias stay as they are; false or left out trains them. */
+    frozen: z.boolean().optional(),
   }),
   z.strictObject({ kind: z.literal('relu') }),
   z.strictObject({ kind: z.literal('dropout'), rate: z.number().min(0).lt(1) }),

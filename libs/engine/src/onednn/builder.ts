@@ -2,13 +2,14 @@ import {
   inputShapes,
   outputShapes,
   parameterLayout,
+  trainedLayout,
   type LayerSpec,
   type ModelSpec,
   type ParameterView,
   type Shape,
 } from '@convoy/model'
 import { geometry, type DataType, type Description, type PoolingAlgorithm } from './calls.ts'
-import { Program, type Step, type StepList, type Tensor } from './program.ts'
+import { Program, type StepList, type Tensor } from './program.ts'
 
 type Convolution = Extract<LayerSpec, { kind: 'conv2d' }>
 type Pool = Extract<LayerSpec, { kind: 'maxPool' | 'averagePool' | 'sumPool' | 'globalAveragePool' }>
@@ -35,8 +36,6 @@ export class PlanBuilder {
   /** For each convolution, what brings its kernel into the layouts that are computed with. */
   readonly loads: StepList[] = []
   readonly forward: StepList = []
-  /** `forward` with dropout off. */
-  readonly inference: StepList
   readonly backward: StepList = []
   readonly biases: Parameter[] = []
   readonly biasGradients: Parameter[] = []
@@ -50,23 +49,30 @@ export class PlanBuilder {
   readonly #precision: 'float32' | 'bf16'
   readonly #parameters: Float32Array
   readonly #views: readonly ParameterView[]
+  /** Where gradients go in the flat gradient. */
+  readonly #trained: readonly ParameterView[]
   readonly #firstConvolution: number
+  /** The lowest layer that is trained; gradients go no further. Infinity where the plan only predicts. */
+  readonly #lowestTrained: number
   readonly #lastConvolution: number
-  /** The forward steps of dropout, and what prediction does instead. */
-  readonly #dropoutSteps = new Map<Step, StepList>()
   /** How to add each layer's backward steps, in the order of the layers. */
   readonly #backwards: (() => void)[] = []
   /** The tensor that the next layer takes, and its gradient on the way back. */
   #current: Tensor
   #gradient: Tensor
 
-  /** Adds all steps to a new program. The caller finishes it, or disposes of it where this throws. */
+  /**
+   * Adds all steps to a new program. The caller finishes it, or disposes of it where this throws.
+   *
+   * @param purpose To predict, there is no dropout and nothing is kept for gradients.
+   */
   constructor(
     program: Program,
     model: ModelSpec,
     count: number,
     precision: 'float32' | 'bf16',
     parameters: Float32Array,
+    purpose: 'train' | 'predict',
   ) {
     this.program = program
     this.#count = count
@@ -74,6 +80,8 @@ export class PlanBuilder {
     this.#parameters = parameters
     this.#views = parameterLayout(model).views
     this.#firstConvolution = model.layers.findIndex((layer) => layer.kind === 'conv2d')
+    this.#trained = trainedLayout(model).views
+    this.#lowestTrained = purpose === 'train' ? this.#trained[0].layer : Infinity
     this.#lastConvolution = model.layers.findLastIndex((layer) => layer.kind === 'conv2d')
 
     this.images = program.tensor(this.#plain(model.input, 'float32'))
@@ -85,18 +93,17 @@ export class PlanBuilder {
     const plain = this.#plain(outputs.at(-1)!, 'float32')
     this.logits = this.#convert(this.forward, 'logits', this.#current, plain)
     program.touch(this.logits)
-    this.#gradient = this.logitGradients = program.tensor(plain)
+    this.#gradient = this.logitGradients = purpose === 'train' ? program.tensor(plain) : this.logits
     program.touch(this.#gradient)
     for (const addBackward of this.#backwards.reverse()) addBackward()
     // JavaScript reads these at the end.
     for (const { tensor } of this.biasGradients) program.touch(tensor)
-    this.inference = this.forward.flatMap((step) => this.#dropoutSteps.get(step) ?? [step])
   }
 
   #addLayer(model: ModelSpec, index: number, input: Shape, output: Shape): void {
     const layer = model.layers[index]
-    // Nothing before the first convolution has parameters, so no gradient goes there.
-    const trained = index > this.#firstConvolution
+    // Nothing before the lowest trained layer has gradients to go to.
+    const trained = index > this.#lowestTrained
     const followsConvolution = model.layers[index - 1]?.kind === 'conv2d'
     switch (layer.kind) {
       case 'conv2d':
@@ -104,6 +111,7 @@ export class PlanBuilder {
       case 'relu':
         return followsConvolution ? undefined : this.#addRelu(`relu${index}`, trained)
       case 'dropout':
+        if (this.#lowestTrained === Infinity) return
         return this.#addDropout(`dropout${index}`, layer.rate, input, trained)
       case 'maxPool':
       case 'averagePool':
@@ -161,10 +169,14 @@ export class PlanBuilder {
     ])
     this.#current = out
 
+    if (index < this.#lowestTrained) return
     this.#backwards.push(() => {
       if (relu) this.#addReluGradient(`${name}/relu`, out)
       const wanted = this.#free(output, type)
-
+      if (!layer.frozen) addWeightGradients(wanted)
+      if (index > this.#lowestTrained) addDataGradient(wanted)
+    })
+    const addWeightGradients = (wanted: Description) => {
       const byWeights = scope.descriptor(
         calls.convolutionBackwardWeights(
           engine,
@@ -196,10 +208,11 @@ export class PlanBuilder {
       // Where the caller's gradient lies is told before each run.
       const target = this.program.outside(hwio, memory)
       this.program.copy(this.backward, `${name}/weights out`, kernelGradient, target)
-      this.kernelGradients.push({ view: kernelView, tensor: target })
-      this.biasGradients.push({ view: biasView, tensor: biasGradient })
-      if (index === this.#firstConvolution) return
-
+      const [kernelPlace, biasPlace] = this.#trained.filter((view) => view.layer === index)
+      this.kernelGradients.push({ view: kernelPlace, tensor: target })
+      this.biasGradients.push({ view: biasPlace, tensor: biasGradient })
+    }
+    const addDataGradient = (wanted: Description) => {
       const byData = scope.descriptor(
         calls.convolutionBackwardData(
           engine,
@@ -226,7 +239,7 @@ export class PlanBuilder {
         ['diffSource', gradient],
       ])
       this.#gradient = gradient
-    })
+    }
   }
 
   #addRelu(name: string, trained: boolean): void {
@@ -259,7 +272,6 @@ export class PlanBuilder {
     const mask = this.program.tensor(this.#plain(shape, 'uint8'))
     this.program.touchFirst(mask)
     this.masks.push(mask)
-    const firstStep = this.forward.length
     const laid = this.#convert(this.forward, `${name}/mask`, mask, description)
     // The mask stays 0 or 1, exact in every type; the scale is applied before rounding.
     const descriptor = scope.descriptor(
@@ -281,12 +293,7 @@ export class PlanBuilder {
       ])
       return kept
     }
-    const data = this.#current
-    this.#current = apply(this.forward, name, data)
-    const pass: StepList = []
-    this.program.copy(pass, `${name}/off`, data, this.#current)
-    for (const step of this.forward.slice(firstStep)) this.#dropoutSteps.set(step, [])
-    this.#dropoutSteps.set(this.forward.at(-1)!, pass)
+    this.#current = apply(this.forward, name, this.#current)
     if (!trained) return
     this.#backwards.push(() => {
       const gradient = this.#convert(this.backward, `${name}/gradient`, this.#gradient, description)

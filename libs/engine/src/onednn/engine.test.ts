@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { buildModel, modelNames, type ModelSpec } from '@convoy/model'
+import { buildModel, freeze, modelNames, trainedLayout, trainedRanges, type ModelSpec } from '@convoy/model'
 import { createOnednnEngine, type OnednnEngine } from './engine.ts'
 import { onednnStatus } from './library.ts'
 import { differences, drawLeaf, referenceGradient } from '../reference.ts'
@@ -24,7 +24,7 @@ describe.skipIf(!status.found)('the oneDNN engine (skipped where oneDNN is not i
 
   async function gradientOf(precision: Precision, model: ModelSpec, { parameters, batch, masks }: Leaf) {
     const compiled = await engines[precision].compile(model, batch.count)
-    const gradient = new Float32Array(parameters.length)
+    const gradient = new Float32Array(trainedLayout(model).size)
     compiled.load(parameters)
     const result = compiled.gradient(batch, masks, gradient)
     compiled.dispose()
@@ -140,6 +140,28 @@ describe.skipIf(!status.found)('the oneDNN engine (skipped where oneDNN is not i
       }
       compiled.dispose()
     })
+
+    it.each(['conv1', 'conv1,conv3', 'conv2,conv9', 'all-but-2', 'all-but-1'])(
+      'has the same gradient of the other layers with %s frozen',
+      async (which) => {
+        const model = buildModel('all-cnn-c', {
+          input: [16, 16, 3],
+          classes: 10,
+          width: 0.25,
+          inputDropout: 0.2,
+        })
+        const partly = freeze(model, which)
+        const leaf = drawLeaf(model, 3, 6)
+        const full = await gradientOf(precision, model, leaf)
+        const { gradient, loss } = await gradientOf(precision, partly, leaf)
+        expect(gradient).toHaveLength(trainedLayout(partly).size)
+        for (const { parameter, gradient: at, size } of trainedRanges(partly))
+          expect(gradient.subarray(at, at + size)).toEqual(
+            full.gradient.subarray(parameter, parameter + size),
+          )
+        expect(loss).toBe(full.loss)
+      },
+    )
 
     it('predicts with dropout off', async () => {
       const expected = referenceGradient(model, leaf.parameters, { ...leaf.batch, count: 3 }, undefined)

@@ -1,4 +1,4 @@
-import { parameterLayout, type ModelSpec } from '@convoy/model'
+import { parameterLayout, trainedLayout, type ModelSpec } from '@convoy/model'
 import { ConvoyError } from '@convoy/errors'
 import type {
   CompiledModel,
@@ -20,8 +20,10 @@ export interface OnednnOptions {
   readonly threads: number
 }
 
-/** Plans kept for one model: that of whole leaves, that of the last leaf, and those of evaluation. */
-const PLANS = 4
+/** Plans kept for one model and purpose: that of whole leaves or batches, and those of the last ones. */
+const PLANS = 3
+
+type Purpose = 'train' | 'predict'
 
 /**
  * Makes an engine on oneDNN. Throws E_ENGINE where the library is missing, cannot set the threads, or bf16 is asked for
@@ -85,8 +87,12 @@ export class OnednnModel implements CompiledModel {
   readonly #numerics: NumericsClass
   readonly #onDispose: (model: OnednnModel) => void
   readonly #parameters: Float32Array
+  readonly #gradientSize: number
   /** By number of samples, the least recently used first. */
-  readonly #plans = new Map<number, { readonly plan: Plan; fresh: boolean }>()
+  readonly #plans = {
+    train: new Map<number, { readonly plan: Plan; fresh: boolean }>(),
+    predict: new Map<number, { readonly plan: Plan; fresh: boolean }>(),
+  }
   readonly #result: GradientResult = { loss: 0, correct: 0 }
 
   constructor(
@@ -102,17 +108,19 @@ export class OnednnModel implements CompiledModel {
     this.#numerics = numerics
     this.#onDispose = onDispose
     this.#parameters = new Float32Array(parameterLayout(model).size)
-    this.#plan(maxBatch)
+    this.#gradientSize = trainedLayout(model).size
+    this.#plan('train', maxBatch)
   }
 
   load(parameters: Float32Array): void {
     this.#parameters.set(parameters)
-    for (const entry of this.#plans.values()) entry.fresh = false
+    for (const entry of this.#entries()) entry.fresh = false
   }
 
   gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult {
-    this.#check(into.length === this.#parameters.length, `a gradient of ${into.length} numbers`)
-    const plan = this.#plan(batch.count)
+    this.#check(into.length === this.#gradientSize, `a gradient of ${into.length} numbers`)
+    this.#check(batch.count <= this.#maxBatch, `${batch.count} samples`)
+    const plan = this.#plan('train', batch.count)
     const logits = plan.forward(batch.images, masks)
     const { head, classes } = this.#model
     const result = crossEntropy(
@@ -129,33 +137,36 @@ export class OnednnModel implements CompiledModel {
   }
 
   predict(images: Float32Array, count: number, into: Float32Array): void {
-    into.set(this.#plan(count).forward(images, undefined))
+    into.set(this.#plan('predict', count).forward(images))
   }
 
   /** Adds what each step of a gradient of `count` samples takes to `profile`. */
   profile(count: number, profile: Profile): void {
-    this.#plan(count).profile(profile)
+    this.#plan('train', count).profile(profile)
   }
 
   /** Bytes of the plans' buffers. */
   get bytes(): number {
     let sum = 4 * this.#parameters.length
-    for (const { plan } of this.#plans.values()) sum += plan.bytes
+    for (const { plan } of this.#entries()) sum += plan.bytes
     return sum
   }
 
   dispose(): void {
-    for (const { plan } of this.#plans.values()) plan.dispose()
-    this.#plans.clear()
+    for (const { plan } of this.#entries()) plan.dispose()
+    for (const plans of Object.values(this.#plans)) plans.clear()
     this.#onDispose(this)
+  }
+
+  #entries() {
+    return [...this.#plans.train.values(), ...this.#plans.predict.values()]
   }
 
   #check(fits: boolean, what: string): void {
     if (fits) return
-    const { length } = this.#parameters
     throw new ConvoyError(
       'E_INTERNAL',
-      `${what} for a model of ${length} parameters that was compiled for at most ${this.#maxBatch} samples`,
+      `${what} for a model of ${this.#gradientSize} trained parameters that was compiled for at most ${this.#maxBatch} samples`,
       'This should not happen. Run again with --verbose and report what it prints.',
     )
   }
@@ -164,24 +175,26 @@ export class OnednnModel implements CompiledModel {
    * The plan for exactly `count` samples, with the parameters in place. A larger plan would do for fewer samples, but
    * oneDNN's choices, and so the bits, depend on the size: a leaf's gradient may not depend on which plan was at hand.
    */
-  #plan(count: number): Plan {
-    this.#check(count >= 1 && count <= this.#maxBatch, `${count} samples`)
+  #plan(purpose: Purpose, count: number): Plan {
+    this.#check(count >= 1, `${count} samples`)
     // The threads are a setting of the calling thread, and another engine may have changed it.
     this.#library.setThreads(this.#numerics.threads)
-    let entry = this.#plans.get(count)
+    const plans = this.#plans[purpose]
+    let entry = plans.get(count)
     if (entry) {
-      this.#plans.delete(count)
+      plans.delete(count)
     } else {
-      for (const [other, { plan }] of this.#plans) {
-        if (this.#plans.size < PLANS) break
+      for (const [other, { plan }] of plans) {
+        if (plans.size < PLANS) break
         if (other === this.#maxBatch) continue
         plan.dispose()
-        this.#plans.delete(other)
+        plans.delete(other)
       }
-      const plan = new Plan(this.#library, this.#model, count, this.#numerics.precision, this.#parameters)
+      const { precision } = this.#numerics
+      const plan = new Plan(this.#library, this.#model, count, precision, this.#parameters, purpose)
       entry = { plan, fresh: false }
     }
-    this.#plans.set(count, entry)
+    plans.set(count, entry)
     if (!entry.fresh) {
       entry.plan.load()
       entry.fresh = true

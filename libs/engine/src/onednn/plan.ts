@@ -36,12 +36,13 @@ export class Plan {
     count: number,
     precision: 'float32' | 'bf16',
     parameters: Float32Array,
+    purpose: 'train' | 'predict',
   ) {
     this.count = count
     this.#parameters = parameters
     this.#program = new Program(library)
     try {
-      this.#built = new PlanBuilder(this.#program, model, count, precision, parameters)
+      this.#built = new PlanBuilder(this.#program, model, count, precision, parameters, purpose)
       this.bytes = this.#program.finish()
     } catch (error) {
       this.#program.dispose()
@@ -57,16 +58,14 @@ export class Plan {
     for (const list of this.#built.loads) this.#program.run(list)
   }
 
-  /** Logits float32 [count, classes]; valid until the plan runs again. */
-  forward(images: Float32Array, masks: readonly Uint8Array[] | undefined): Float32Array {
+  /** Logits float32 [count, classes]; valid until the plan runs again. Masks are there where the plan is to train. */
+  forward(images: Float32Array, masks: readonly Uint8Array[] = []): Float32Array {
     const input = this.#built.images.floats
     input.set(images.length === input.length ? images : images.subarray(0, input.length))
-    if (masks) {
-      this.#built.masks.forEach(({ bytes }, i) => {
-        bytes.set(masks[i].length === bytes.length ? masks[i] : masks[i].subarray(0, bytes.length))
-      })
-    }
-    this.#program.run(masks ? this.#built.forward : this.#built.inference)
+    this.#built.masks.forEach(({ bytes }, i) => {
+      bytes.set(masks[i].length === bytes.length ? masks[i] : masks[i].subarray(0, bytes.length))
+    })
+    this.#program.run(this.#built.forward)
     return this.#built.logits.floats
   }
 
@@ -75,7 +74,7 @@ export class Plan {
     return this.#built.logitGradients.floats
   }
 
-  /** Writes the flat gradient; `forward` with masks and `logitGradients` come before. */
+  /** Writes the flat gradient of what is trained; `forward` and `logitGradients` come before. */
   backward(into: Float32Array): void {
     this.#aim(into)
     this.#program.run(this.#built.backward)

@@ -1,4 +1,12 @@
-import { buildModel, modelNames, parameterLayout, type ModelSpec } from '@convoy/model'
+import {
+  buildModel,
+  freeze,
+  modelNames,
+  parameterLayout,
+  trainedLayout,
+  trainedRanges,
+  type ModelSpec,
+} from '@convoy/model'
 import * as tf from '@tensorflow/tfjs-core'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { kinds, small } from '../cases.ts'
@@ -17,7 +25,7 @@ type Leaf = ReturnType<typeof drawLeaf>
 
 async function gradientOf(backend: 'cpu' | 'wasm', model: ModelSpec, { parameters, batch, masks }: Leaf) {
   const compiled = await engines[backend].compile(model, batch.count)
-  const gradient = new Float32Array(parameters.length)
+  const gradient = new Float32Array(trainedLayout(model).size)
   compiled.load(parameters)
   const result = compiled.gradient(batch, masks, gradient)
   compiled.dispose()
@@ -69,6 +77,21 @@ describe.each(['cpu', 'wasm'] as const)('TensorFlow.js on %s', (backend) => {
     expect(loss).toBeCloseTo(expected.loss, 3)
     expect(correct).toBe(expected.correct)
   })
+
+  it.each(['conv1', 'conv1,conv3', 'conv2,conv9', 'all-but-2', 'all-but-1'])(
+    'has the same gradient of the other layers with %s frozen',
+    async (which) => {
+      const model = zoo[0]
+      const partly = freeze(model, which)
+      const leaf = drawLeaf(model, 3, 6)
+      const full = await gradientOf(backend, model, leaf)
+      const { gradient, loss } = await gradientOf(backend, partly, leaf)
+      expect(gradient).toHaveLength(trainedLayout(partly).size)
+      for (const { parameter, gradient: at, size } of trainedRanges(partly))
+        expect(gradient.subarray(at, at + size)).toEqual(full.gradient.subarray(parameter, parameter + size))
+      expect(loss).toBe(full.loss)
+    },
+  )
 
   it('predicts with dropout off', async () => {
     const model = zoo[0]

@@ -1,4 +1,11 @@
-import { outputShapes, parameterLayout, volume, type ModelSpec, type ParameterView } from '@convoy/model'
+import {
+  outputShapes,
+  parameterLayout,
+  trainedLayout,
+  volume,
+  type ModelSpec,
+  type ParameterView,
+} from '@convoy/model'
 import * as tf from '@tensorflow/tfjs-core'
 import type {
   CompiledModel,
@@ -60,6 +67,8 @@ export class TfjsModel implements CompiledModel {
   readonly #model: ModelSpec
   readonly #views: readonly ParameterView[]
   readonly #network: Network
+  /** What is trained: its variable, and where its gradient goes. */
+  readonly #trained: readonly { readonly weight: tf.Variable; readonly offset: number }[]
   /** The parameters, in an array of this model's own: on `cpu` the weights are views of it. */
   readonly #parameters: Float32Array
   /** Receives the gradient of the loss by the logits. */
@@ -87,6 +96,10 @@ export class TfjsModel implements CompiledModel {
     })
     this.#select()
     this.#network = buildNetwork(model)
+    this.#trained = trainedLayout(model).views.map(({ name, offset }) => ({
+      weight: this.#network.weights[layout.views.findIndex((view) => view.name === name)],
+      offset,
+    }))
   }
 
   /** TensorFlow.js has one backend at a time; several engines may share a process. */
@@ -112,17 +125,18 @@ export class TfjsModel implements CompiledModel {
     const result: GradientResult = { loss: 0, correct: 0 }
     tf.tidy(() => {
       const inputs = [this.#images(batch.images, count), ...this.#masks(masks, count)]
-      const { grads } = tf.variableGrads(() => {
-        const logits = this.#network.training.apply(inputs, { training: true }) as tf.Tensor
-        // The loss of so few numbers is computed outside, in float64. What is differentiated is the sum of the logits,
-        // each times its gradient taken as a constant: that has the same gradient by the parameters.
-        const gradient = this.#logitGradient.subarray(0, count * classes)
-        crossEntropy(head, logits.dataSync() as Float32Array, labels, count, classes, gradient, result)
-        return tf.sum<tf.Scalar>(tf.mul(logits, tf.tensor(gradient, [count, classes])))
-      }, this.#network.weights as tf.Variable[])
-      this.#views.forEach(({ offset }, i) => {
-        into.set(grads[this.#network.weights[i].name].dataSync(), offset)
-      })
+      const { grads } = tf.variableGrads(
+        () => {
+          const logits = this.#network.training.apply(inputs, { training: true }) as tf.Tensor
+          // The loss of so few numbers is computed outside, in float64. What is differentiated is the sum of the logits,
+          // each times its gradient taken as a constant: that has the same gradient by the parameters.
+          const gradient = this.#logitGradient.subarray(0, count * classes)
+          crossEntropy(head, logits.dataSync() as Float32Array, labels, count, classes, gradient, result)
+          return tf.sum<tf.Scalar>(tf.mul(logits, tf.tensor(gradient, [count, classes])))
+        },
+        this.#trained.map(({ weight }) => weight),
+      )
+      for (const { weight, offset } of this.#trained) into.set(grads[weight.name].dataSync(), offset)
     })
     return result
   }

@@ -1,0 +1,87 @@
+import { preprocessingSpec } from '@convoy/data'
+import { ConvoyError } from '@convoy/errors'
+import { modelSpec } from '@convoy/model'
+import { z } from 'zod'
+
+/** One tensor of a weights file, float32, its last dimension the fastest. */
+export interface StoredTensor {
+  readonly name: string
+  readonly shape: readonly number[]
+  readonly values: Float32Array
+}
+
+/** The tensors of one layer: a convolution's kernel and, after it, its bias. */
+export interface StoredLayer {
+  readonly name: string
+  readonly tensors: readonly StoredTensor[]
+}
+
+/** What Convoy writes beside the numbers, so that a file can be used without the run that it comes from. */
+export const networkSpec = z.object({
+  model: modelSpec,
+  /** Names of the classes, in the order of the logits. */
+  classes: z.array(z.string()).optional(),
+  /** What is done to an image before the network sees it. */
+  preprocessing: preprocessingSpec.optional(),
+})
+export type Network = z.infer<typeof networkSpec>
+
+/** A weights file as it was read. */
+export interface WeightsFile {
+  /** In words, such as `Keras 2, save_weights`. */
+  readonly format: string
+  /** In the order of the network. */
+  readonly layers: readonly StoredLayer[]
+  /**
+   * Whether its kernels are Theano's, which turns them by 180° before it correlates: `yes`, `no`, or `oihw` where they
+   * are if they lie in Theano's order.
+   */
+  readonly turned: 'yes' | 'no' | 'oihw'
+  readonly network?: Network
+}
+
+/** The name of the attribute, key or field under which a `Network` is kept. */
+export const NETWORK_KEY = 'convoy'
+
+/** E_WEIGHTS_FILE for a file. */
+export function unreadable(file: string, what: string, cause?: unknown): ConvoyError {
+  return new ConvoyError(
+    'E_WEIGHTS_FILE',
+    `${file}: ${what}`,
+    'Give a whole file of Keras (.h5), TensorFlow.js (model.json), safetensors, or a checkpoint (.convoy).',
+    { cause },
+  )
+}
+
+/** Reads a `Network` from its JSON; undefined where a file has none. Throws E_WEIGHTS_FILE where it is malformed. */
+export function parseNetwork(json: unknown, file: string): Network | undefined {
+  if (json === undefined || json === null) return undefined
+  let value: unknown
+  try {
+    value = typeof json === 'string' ? JSON.parse(json) : json
+  } catch {
+    throw unreadable(file, 'its description of the network is not JSON')
+  }
+  const parsed = networkSpec.safeParse(value)
+  if (parsed.success) return parsed.data
+  throw unreadable(file, 'its description of the network is malformed')
+}
+
+/** Orders `conv2` before `conv10`. */
+export function byNumber(a: string, b: string): number {
+  return a.localeCompare(b, 'en', { numeric: true })
+}
+
+/** Puts tensors with one name before their last `/` or `.` together, in the order of their first. */
+export function groupTensors(tensors: readonly StoredTensor[]): StoredLayer[] {
+  const layers = new Map<string, StoredTensor[]>()
+  for (const tensor of tensors) {
+    const name = tensor.name.replace(/[/.][^/.]*$/, '')
+    layers.set(name, [...(layers.get(name) ?? []), tensor])
+  }
+  // A kernel has more dimensions than its bias, whatever they are called.
+  return [...layers].map(([name, group]) => ({
+    name,
+    tensors: group.sort((a, b) => b.shape.length - a.shape.length),
+  }))
+}

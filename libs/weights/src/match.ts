@@ -1,0 +1,154 @@
+import { ConvoyError } from '@convoy/errors'
+import { parameterLayout, type ModelSpec, type ParameterView } from '@convoy/model'
+import type { StoredLayer, StoredTensor, WeightsFile } from './file.ts'
+
+/** How a file's kernels lie: HWIO, OIHW, or OIHW and turned by 180° (Theano's convolution). */
+export type KernelOrder = 'hwio' | 'oihw' | 'hwio-turned' | 'oihw-turned'
+
+/** A line of the table of what went where. */
+export interface Placement {
+  /** The model's layer. */
+  readonly layer: string
+  /** The kernel's shape in the model, HWIO. */
+  readonly shape: readonly number[]
+  /** The file's layer, and its kernel's shape there; undefined where the layer starts anew. */
+  readonly from: { readonly layer: string; readonly shape: readonly number[] } | undefined
+}
+
+export interface Matched {
+  /** Flat float32 in the model's layout; what starts anew is 0 here. */
+  readonly parameters: Float32Array
+  readonly order: KernelOrder
+  readonly table: readonly Placement[]
+  /** Views of the parameters that no tensor of the file fits: the last layer's, for another number of classes. */
+  readonly anew: readonly ParameterView[]
+}
+
+const shown = (shape: readonly number[] | undefined) => (shape?.length ? shape.join('×') : 'nothing')
+
+function misfit(what: string): ConvoyError {
+  return new ConvoyError(
+    'E_WEIGHTS_FIT',
+    what,
+    'Use weights of the same network: check --model and --width, and look at the file with `convoy weights info FILE`.',
+  )
+}
+
+/** A kernel's shape as HWIO; a dense layer's [input, output] is a convolution of 1×1. */
+function hwioShape(shape: readonly number[], order: KernelOrder): readonly number[] {
+  if (shape.length === 2) return order.startsWith('hwio') ? [1, 1, ...shape] : [1, 1, shape[1], shape[0]]
+  if (shape.length !== 4 || order.startsWith('hwio')) return shape
+  return [shape[2], shape[3], shape[1], shape[0]]
+}
+
+const equal = (a: readonly number[], b: readonly number[]) =>
+  a.length === b.length && a.every((n, i) => n === b[i])
+
+/** The order that fits the most layers, HWIO where both do. */
+function orderOf(
+  file: WeightsFile,
+  layers: readonly StoredLayer[],
+  kernels: readonly ParameterView[],
+): KernelOrder {
+  const fits = (order: KernelOrder) =>
+    kernels.filter((view, i) => layers[i] && equal(hwioShape(layers[i].tensors[0].shape, order), view.shape))
+      .length
+  const theano = fits('oihw') > fits('hwio')
+  const turned = file.turned === 'yes' || (file.turned === 'oihw' && theano)
+  return `${theano ? 'oihw' : 'hwio'}${turned ? '-turned' : ''}`
+}
+
+/** Copies a kernel into HWIO, bit by bit. */
+function copyKernel(
+  from: Float32Array,
+  into: Float32Array,
+  shape: readonly number[],
+  order: KernelOrder,
+): void {
+  const [height, width, input, output] = shape
+  // As whole numbers: a float that is read and written may lose the bits of a NaN.
+  const source = new Uint32Array(from.buffer, from.byteOffset, from.length)
+  const target = new Uint32Array(into.buffer, into.byteOffset, into.length)
+  const turned = order.endsWith('-turned')
+  let at = 0
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const row = turned ? height - 1 - y : y
+      const column = turned ? width - 1 - x : x
+      for (let i = 0; i < input; i++) {
+        for (let o = 0; o < output; o++) {
+          target[at++] = order.startsWith('hwio')
+            ? source[((row * width + column) * input + i) * output + o]
+            : source[((o * input + i) * height + row) * width + column]
+        }
+      }
+    }
+  }
+}
+
+/** Where a file's layers stop fitting, in words. */
+function compare(
+  view: ParameterView,
+  layer: string,
+  tensor: StoredTensor | undefined,
+  order: KernelOrder,
+): void {
+  const has = tensor && (view.role === 'kernel' ? hwioShape(tensor.shape, order) : tensor.shape)
+  if (has && equal(has, view.shape)) return
+  const theirs = tensor ? `${tensor.name} of ${layer} is ${shown(tensor.shape)}` : `${layer} has none`
+  const axes = order.startsWith('oihw') && view.role === 'kernel' ? ' (in the order OIHW)' : ''
+  throw misfit(`${view.name} is ${shown(view.shape)} in the model; in the file ${theirs}${axes}`)
+}
+
+/**
+ * Lays the weights of a file out for a model: its layers in order, each of which must have the shape of the model's.
+ *
+ * @param newHead Whether the last layer may have another number of outputs; it then starts anew.
+ * @param order Of the kernels, where the file is known to be other than it looks.
+ * Throws E_WEIGHTS_FIT with the first layer that does not fit, and both shapes.
+ */
+export function matchWeights(
+  file: WeightsFile,
+  model: ModelSpec,
+  { newHead = false, order }: { newHead?: boolean; order?: KernelOrder } = {},
+): Matched {
+  const layout = parameterLayout(model)
+  const kernels = layout.views.filter(({ role }) => role === 'kernel')
+  const biases = layout.views.filter(({ role }) => role === 'bias')
+  const { layers } = file
+  const chosen = order ?? orderOf(file, layers, kernels)
+  const parameters = new Float32Array(layout.size)
+  const anew: ParameterView[] = []
+  const table = kernels.map((kernel, i): Placement => {
+    const name = kernel.name.replace(/\/kernel$/, '')
+    const layer = layers.at(i)
+    if (!layer) {
+      throw misfit(
+        `${kernel.name} is ${shown(kernel.shape)} in the model; the file ends after ${layers.length} of ${kernels.length} layers`,
+      )
+    }
+    const [stored, storedBias, extra] = layer.tensors
+    const shape = hwioShape(stored.shape, chosen)
+    const last = i === kernels.length - 1
+    const otherHead =
+      last && !equal(shape, kernel.shape) && equal(shape.slice(0, 3), kernel.shape.slice(0, 3))
+    if (newHead && otherHead) {
+      anew.push(kernel, biases[i])
+      return { layer: name, shape: kernel.shape, from: undefined }
+    }
+    compare(kernel, layer.name, stored, chosen)
+    compare(biases[i], layer.name, storedBias, chosen)
+    if (extra) throw misfit(`${extra.name} of the file (${shown(extra.shape)}) has no place in ${name}`)
+    const at = (view: ParameterView) => parameters.subarray(view.offset, view.offset + view.size)
+    copyKernel(stored.values, at(kernel), kernel.shape, chosen)
+    at(biases[i]).set(storedBias.values)
+    return { layer: name, shape: kernel.shape, from: { layer: layer.name, shape: stored.shape } }
+  })
+  const extra = layers.at(kernels.length)
+  if (extra) {
+    throw misfit(
+      `the file has one more layer, ${extra.name} (${shown(extra.tensors[0].shape)}), than the ${kernels.length} of ${model.name}`,
+    )
+  }
+  return { parameters, order: chosen, table, anew }
+}

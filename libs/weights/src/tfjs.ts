@@ -1,0 +1,111 @@
+import { parameterLayout } from '@convoy/model'
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { z } from 'zod'
+import {
+  groupTensors,
+  NETWORK_KEY,
+  parseNetwork,
+  unreadable,
+  type Network,
+  type StoredTensor,
+  type WeightsFile,
+} from './file.ts'
+import { topology } from './topology.ts'
+
+/** TensorFlow.js's layers model: `model.json` beside its weights, cut into shards of 4 MB. */
+
+const SHARD = 4 * 1024 * 1024
+
+const manifestSpec = z.object({
+  format: z.string().optional(),
+  weightsManifest: z.array(
+    z.object({
+      paths: z.array(z.string()),
+      weights: z.array(
+        z.object({
+          name: z.string(),
+          shape: z.array(z.int().min(0)),
+          dtype: z.string(),
+          quantization: z.unknown().optional(),
+        }),
+      ),
+    }),
+  ),
+  userDefinedMetadata: z.record(z.string(), z.unknown()).optional(),
+})
+
+/** Reads a model.json and its shards. Throws E_WEIGHTS_FILE. */
+export async function readTfjs(text: string, file: string): Promise<WeightsFile> {
+  let json: unknown
+  try {
+    json = JSON.parse(text)
+  } catch (error) {
+    throw unreadable(file, 'it is not JSON', error)
+  }
+  const parsed = manifestSpec.safeParse(json)
+  if (!parsed.success) throw unreadable(file, 'it has no weightsManifest of TensorFlow.js')
+  const tensors: StoredTensor[] = []
+  for (const { paths, weights } of parsed.data.weightsManifest) {
+    const shards = await Promise.all(
+      paths.map((shard) => {
+        // A shard is a neighbour: a model may not name files elsewhere.
+        if (path.basename(shard) !== shard) throw unreadable(file, `the shard ${shard} is not beside it`)
+        return readFile(path.join(path.dirname(file), shard)).catch((error: Error) => {
+          throw unreadable(file, `its shard cannot be read: ${error.message}`, error)
+        })
+      }),
+    )
+    const bytes = Buffer.concat(shards)
+    let at = 0
+    for (const { name, shape, dtype, quantization } of weights) {
+      if (dtype !== 'float32' || quantization !== undefined)
+        throw unreadable(file, `${name} is ${quantization ? 'quantized' : dtype}, not float32`)
+      const end = at + 4 * shape.reduce((product, n) => product * n, 1)
+      if (end > bytes.length) throw unreadable(file, `${name} is cut off`)
+      tensors.push({ name, shape, values: new Float32Array(new Uint8Array(bytes.subarray(at, end)).buffer) })
+      at = end
+    }
+    if (at !== bytes.length) throw unreadable(file, 'its shards are longer than its weights')
+  }
+  const network = parseNetwork(parsed.data.userDefinedMetadata?.[NETWORK_KEY], file)
+  return {
+    format: `TensorFlow.js ${parsed.data.format ?? 'model'}`,
+    layers: groupTensors(tensors),
+    turned: 'no',
+    ...(network ? { network } : {}),
+  }
+}
+
+/** The files of a model.json called `name`, by their names. Throws E_WEIGHTS_FIT where Keras has no such layer. */
+export function encodeTfjs(
+  name: string,
+  parameters: Float32Array,
+  network: Network,
+): Map<string, Uint8Array> {
+  const bytes = new Uint8Array(parameters.buffer, parameters.byteOffset, parameters.byteLength)
+  const count = Math.ceil(bytes.length / SHARD)
+  const base = name.replace(/\.json$/, '')
+  const paths = Array.from({ length: count }, (_, i) => `${base}.shard${i + 1}of${count}.bin`)
+  const weights = parameterLayout(network.model).views.map((view) => ({
+    name: view.name,
+    shape: view.shape,
+    dtype: 'float32',
+  }))
+  const json = {
+    format: 'layers-model',
+    generatedBy: 'Convoy',
+    convertedBy: null,
+    modelTopology: {
+      keras_version: '2.15.0',
+      backend: 'tensorflow',
+      model_config: topology(network.model),
+    },
+    weightsManifest: [{ paths, weights }],
+    userDefinedMetadata: { [NETWORK_KEY]: network },
+  }
+  return new Map([
+    ...paths.map((shard, i) => [shard, bytes.subarray(i * SHARD, (i + 1) * SHARD)] as const),
+    [name, new TextEncoder().encode(JSON.stringify(json))],
+  ])
+}
