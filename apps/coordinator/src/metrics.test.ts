@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import type { Cluster } from './cluster.ts'
 import { Metrics } from './metrics.ts'
+import { Tally } from './tally.ts'
 
-const cluster = { size: 2, wasted: 32, traffic: { sent: 100, received: 50 } } as Cluster
+const tallies = new Map([['a', Object.assign(new Tally(), { samples: 96, waitedFor: 1.5 })]])
+const cluster = { size: 2, wasted: 32, traffic: { sent: 100, received: 50 }, tallies } as unknown as Cluster
 
 describe('Metrics', () => {
   it('counts what it hears, and reads the rest when it is read', async () => {
@@ -23,6 +25,8 @@ describe('Metrics', () => {
       'convoy_refused_total{code="E_GRADIENT"} 1',
       'convoy_wire_bytes_total{direction="sent"} 100',
       'convoy_wasted_samples_total 32',
+      'convoy_worker_samples_total{worker="a"} 96',
+      'convoy_worker_waited_seconds_total{worker="a"} 1.5',
       'convoy_checkpoints_failed_total 0',
     ])
       expect(lines).toContain(line)

@@ -39,6 +39,8 @@ export class Metrics {
     counter('steps_total', 'Updates done by this process.')
     counter('samples_total', 'Samples trained on by this process.')
     counter('step_seconds_total', 'Seconds that the updates of this process took.')
+    counter('worker_samples_total', 'Samples whose gradients were taken from it, by worker.', 'worker')
+    counter('worker_waited_seconds_total', 'Seconds for which updates waited for nobody else.', 'worker')
     counter('wasted_samples_total', 'Samples whose gradients were computed but not needed.')
     counter('wire_bytes_total', 'Bytes to and from the workers.', 'direction')
     counter('refused_total', 'Answers refused, by the code of the reason.', 'code')
@@ -116,6 +118,10 @@ export class Metrics {
     advance('wire_bytes_total', sent, { direction: 'sent' })
     advance('wire_bytes_total', received, { direction: 'received' })
     advance('wasted_samples_total', cluster.wasted)
+    for (const [worker, { samples, waitedFor }] of cluster.tallies) {
+      advance('worker_samples_total', samples, { worker })
+      advance('worker_waited_seconds_total', waitedFor, { worker })
+    }
     return this.#registry.metrics()
   }
 
