@@ -2,6 +2,7 @@ import 'uplot/dist/uPlot.min.css'
 import './style.css'
 import { Connection, type LinkState } from './connection.ts'
 import { byId, el, setText } from './dom.ts'
+import { ExplorerView } from './explorer.ts'
 import { RunsView } from './runs.ts'
 import { watchTheme } from './theme.ts'
 import { TrainingView } from './training.ts'
@@ -16,6 +17,7 @@ const kinds: readonly ViewKind[] = [
     title: '',
     open: (connection, name) => new TrainingView(connection, decodeURIComponent(name)),
   },
+  { path: 'explore', title: 'Explore', open: (connection) => new ExplorerView(connection) },
 ]
 
 const links: Record<LinkState, string> = {
