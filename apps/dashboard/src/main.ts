@@ -1,5 +1,6 @@
 import 'uplot/dist/uPlot.min.css'
 import './style.css'
+import { ClassifierView } from './classifier.ts'
 import { Connection, type LinkState } from './connection.ts'
 import { byId, el, setText } from './dom.ts'
 import { ExplorerView } from './explorer.ts'
@@ -16,6 +17,11 @@ const kinds: readonly ViewKind[] = [
     path: 'run',
     title: '',
     open: (connection, name) => new TrainingView(connection, decodeURIComponent(name)),
+  },
+  {
+    path: 'classify',
+    title: 'Classify',
+    open: (connection, name) => new ClassifierView(connection, decodeURIComponent(name)),
   },
   { path: 'explore', title: 'Explore', open: (connection) => new ExplorerView(connection) },
 ]
