@@ -79,9 +79,8 @@ export function fileInput(
   return el('label', { class: 'file' }, label, input)
 }
 
-/** An error in words, and what to do about it. */
+/** An error as on the command line: its code, what happened, and what to do about it. */
 export function errorText(thrown: unknown): string {
   if (!(thrown instanceof ConvoyError)) return String(thrown)
-  const { code, message, remedy } = thrown
-  return `${message.charAt(0).toUpperCase()}${message.slice(1)}. ${remedy} (${code})`
+  return `${thrown.code}: ${thrown.message}. ${thrown.remedy}`
 }
