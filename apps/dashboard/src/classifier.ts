@@ -15,8 +15,11 @@ export class ClassifierView implements View {
   readonly element: HTMLElement
   readonly #connection: Connection
   readonly #gone = new AbortController()
-  /** The run whose weights are used; '' for the one that is trained, undefined for a file. */
-  #run: string | undefined
+  /** The run whose weights are used unless there is a file of weights; '' for the one that is trained. */
+  #run: string
+  #weightsFile: File | undefined
+  /** Whether weights were asked for that are still to come. */
+  #waiting = false
   /** Step of the newest checkpoint of the run that is trained, as far as is known. */
   #newest: number | null = null
   #network: Classifier | undefined
@@ -30,6 +33,7 @@ export class ClassifierView implements View {
   readonly #about = el('p', { class: 'muted', role: 'status' })
   readonly #error = el('p', { class: 'error', role: 'alert' })
   readonly #image = el('canvas', { role: 'img' })
+  readonly #imageNote = el('small', {})
   readonly #heat = el('canvas', { role: 'img' })
   readonly #heatNote = el('small', {})
   readonly #bars = el('ol', { class: 'bars' })
@@ -51,8 +55,8 @@ export class ClassifierView implements View {
     this.#answer = el(
       'section',
       { class: 'card answer', 'aria-label': 'Answer' },
-      figure('Image', this.#image, el('small', {}, 'as the network gets it')),
-      figure('Pixels it hangs on', this.#heat, this.#heatNote),
+      figure('Image', this.#image, this.#imageNote),
+      figure('Saliency', this.#heat, this.#heatNote),
       el('div', { class: 'grow' }, el('h2', {}, 'Probabilities'), this.#bars),
     )
     this.#first = el(
@@ -87,6 +91,7 @@ export class ClassifierView implements View {
     )
     this.#runs.addEventListener('change', () => {
       this.#run = this.#runs.value
+      this.#weightsFile = undefined
       history.replaceState(null, '', `#/classify/${encodeURIComponent(this.#run)}`)
       void this.#takeNewest()
     })
@@ -97,15 +102,14 @@ export class ClassifierView implements View {
 
   refresh(): void {
     void this.#listRuns()
-    if (!this.#network && this.#run !== undefined) void this.#takeNewest()
+    if (!this.#network) void this.#takeNewest()
   }
 
   push(message: Pushed): void {
     if (message.kind !== 'update') return
-    const first = this.#newest === null && message.status.checkpoint !== null
     this.#newest = message.status.checkpoint
     this.#showNewest()
-    if (first && !this.#network && this.#isCurrent) void this.#takeNewest()
+    if (this.#waiting && this.#isCurrent && this.#newest !== null) void this.#takeNewest()
   }
 
   redraw(): void {
@@ -119,7 +123,7 @@ export class ClassifierView implements View {
   }
 
   get #isCurrent(): boolean {
-    return this.#run === '' || this.#run === this.#connection.run
+    return !this.#weightsFile && (this.#run === '' || this.#run === this.#connection.run)
   }
 
   async #listRuns(): Promise<void> {
@@ -132,7 +136,8 @@ export class ClassifierView implements View {
     this.#showSource()
   }
 
-  #showSource(file?: File): void {
+  #showSource(): void {
+    const file = this.#weightsFile
     this.#runs.querySelector('.from-file')?.remove()
     if (file) this.#runs.prepend(el('option', { class: 'from-file', value: file.name }, file.name))
     this.#runs.value = file?.name ?? (this.#run || this.#connection.run)
@@ -143,7 +148,7 @@ export class ClassifierView implements View {
     const { step } = this.#network?.weights ?? {}
     const newer = this.#isCurrent && this.#newest !== null && step !== undefined && this.#newest > step
     setText(this.#take, newer ? `Take the newest (step ${format.whole(this.#newest)})` : 'Take the newest')
-    this.#take.hidden = this.#run === undefined
+    this.#take.hidden = this.#weightsFile !== undefined
   }
 
   /** A file that was chosen, dropped or pasted: weights by its name, else an image. */
@@ -158,8 +163,8 @@ export class ClassifierView implements View {
     } else if (/\.(safetensors|convoy)$/.test(file.name)) {
       void this.#use(file.name, async () => new Uint8Array(await file.arrayBuffer())).then((used) => {
         if (!used) return
-        this.#run = undefined
-        this.#showSource(file)
+        this.#weightsFile = file
+        this.#showSource()
       })
     } else {
       this.#file = file
@@ -169,25 +174,30 @@ export class ClassifierView implements View {
 
   async #takeNewest(): Promise<void> {
     const run = this.#run || this.#connection.run
+    this.#showSource()
     await this.#use(`${run}.convoy`, async () => {
-      const answer = await ask(this.#connection, `/weights?run=${encodeURIComponent(run)}`, {}).catch(
-        (error: unknown) => {
-          if (!(error instanceof ConvoyError) || error.code !== 'E_RUN') throw error
+      if (this.#isCurrent && this.#newest === null) {
+        const about = await this.#connection.history(run, 0, null, 10).catch(() => undefined)
+        this.#newest = about?.status.checkpoint ?? null
+        this.#waiting = about !== undefined && this.#newest === null
+        if (this.#waiting) {
           throw new ConvoyError(
             'E_RUN',
             `the run ${run} has no weights yet`,
             'They come with its first checkpoint; until then, drop a weights file here.',
           )
-        },
-      )
+        }
+      }
+      const answer = await ask(this.#connection, `/weights?run=${encodeURIComponent(run)}`, {})
       return new Uint8Array(await answer.arrayBuffer())
     })
-    this.#showSource()
+    this.#showNewest()
   }
 
   /** Takes weights into use; false where that failed or something else was asked for meanwhile. */
   async #use(name: string, read: () => Promise<Uint8Array>): Promise<boolean> {
     const asked = ++this.#asked
+    this.#waiting = false
     setText(this.#error, '')
     setText(this.#about, `Loading ${name} …`)
     try {
@@ -247,6 +257,7 @@ export class ClassifierView implements View {
       this.#showAbout()
       drawPixels(this.#image, pixels, side)
       this.#image.setAttribute('aria-label', file.name)
+      setText(this.#imageNote, `${file.name}, as the network gets it`)
       this.#showProbabilities(network.classify(pixels))
       this.#drawHeat()
       this.#drawMaps()
@@ -295,7 +306,10 @@ export class ClassifierView implements View {
       button.setAttribute('aria-pressed', String(button.dataset['label'] === String(this.#label)))
     drawHeat(this.#heat, this.#network!.saliency(this.#label))
     this.#heat.setAttribute('aria-label', `The pixels that ${name} hangs on`)
-    setText(this.#heatNote, `${name}: the brighter, the more a small change of the pixel changes the logit`)
+    setText(
+      this.#heatNote,
+      `the pixels that ${name} hangs on: the brighter, the more a small change of the pixel changes its logit`,
+    )
   }
 
   #drawFilters(): void {
