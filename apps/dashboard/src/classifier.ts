@@ -308,7 +308,7 @@ export class ClassifierView implements View {
     this.#heat.setAttribute('aria-label', `The pixels that ${name} hangs on`)
     setText(
       this.#heatNote,
-      `the pixels that ${name} hangs on: the brighter, the more a small change of the pixel changes its logit`,
+      `The pixels that ${name} hangs on: the brighter, the more a small change of the pixel changes its logit`,
     )
   }
 
