@@ -66,6 +66,8 @@ export async function buildAll(outdir) {
       assetsInlineLimit: 0,
       modulePreload: false,
       target: 'es2022',
+      // TensorFlow.js, which is loaded when it is needed.
+      chunkSizeWarningLimit: 1_000,
     },
   })
   compress(path.join(outdir, 'dashboard'))

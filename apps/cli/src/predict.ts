@@ -65,7 +65,10 @@ export async function predict(paths: readonly string[], given: Given, options: O
   }
   const classes = network.classes ?? Array.from({ length: model.classes }, (_, i) => `class ${i}`)
   const files = await imagesOf(paths)
-  const engine = await createEngine(settle(engineSchema, collect(engineSchema, given)))
+  const choice = settle(engineSchema, collect(engineSchema, given))
+  // A few images are soon done, and bf16 would change the third digit of a probability.
+  const precision = choice.precision === 'auto' ? 'float32' : choice.precision
+  const engine = await createEngine({ ...choice, precision })
   const compiled = await engine.compile(model, 1)
   compiled.load(matched.parameters)
   const filler = new ImageFiller(model.input, preprocessing, { flip: false, shift: 0 })

@@ -1,7 +1,9 @@
 import 'uplot/dist/uPlot.min.css'
 import './style.css'
+import { ClassifierView } from './classifier.ts'
 import { Connection, type LinkState } from './connection.ts'
 import { byId, el, setText } from './dom.ts'
+import { ExplorerView } from './explorer.ts'
 import { RunsView } from './runs.ts'
 import { watchTheme } from './theme.ts'
 import { TrainingView } from './training.ts'
@@ -16,6 +18,12 @@ const kinds: readonly ViewKind[] = [
     title: '',
     open: (connection, name) => new TrainingView(connection, decodeURIComponent(name)),
   },
+  {
+    path: 'classify',
+    title: 'Classify',
+    open: (connection, name) => new ClassifierView(connection, decodeURIComponent(name)),
+  },
+  { path: 'explore', title: 'Explore', open: (connection) => new ExplorerView(connection) },
 ]
 
 const links: Record<LinkState, string> = {

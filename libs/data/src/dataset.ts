@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Purpose, RandomStream } from '@convoy/random'
 import { shuffle } from './order.ts'
-import { channelStatistics } from './preprocessing.ts'
+import { channelStatistics } from './statistics.ts'
 
 /** A set of images, decoded, in memory. */
 export interface Split {

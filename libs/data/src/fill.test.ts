@@ -2,7 +2,7 @@ import { RandomStream } from '@convoy/random'
 import { describe, expect, it } from 'vitest'
 import { reflect, vary, type Variation } from './augmentation.ts'
 import { ImageFiller } from './fill.ts'
-import { channelStatistics } from './preprocessing.ts'
+import { channelStatistics } from './statistics.ts'
 
 const none = { flip: false, shift: 0 }
 

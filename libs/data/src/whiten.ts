@@ -1,12 +1,8 @@
 import { EigenvalueDecomposition, Matrix } from 'ml-matrix'
 import { cacheDirectory, cacheKey, readCached, writeCached } from './cache.ts'
 import { makeDataset, type Dataset, type Split } from './dataset.ts'
-import {
-  channelNormalisation,
-  GCN_SCALE,
-  normaliseContrast,
-  type PreprocessingSpec,
-} from './preprocessing.ts'
+import { GCN_SCALE, normaliseContrast, type PreprocessingSpec } from './preprocessing.ts'
+import { channelNormalisation } from './statistics.ts'
 
 /** What a config asks for. */
 export type PreprocessingName = 'channels' | 'gcn' | 'zca'

@@ -1,4 +1,4 @@
-import { preprocessingSpec } from '@convoy/data'
+import { preprocessingSpec } from '@convoy/data/browser'
 import { ConvoyError } from '@convoy/errors'
 import { modelSpec } from '@convoy/model'
 import { z } from 'zod'

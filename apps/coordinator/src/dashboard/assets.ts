@@ -9,12 +9,14 @@ const types: Record<string, string> = {
   '.js': 'text/javascript; charset=utf-8',
   '.css': 'text/css; charset=utf-8',
   '.svg': 'image/svg+xml',
+  '.wasm': 'application/wasm',
 }
 
 /** What the page may do: its own scripts, styles and connections, and nothing from or to anywhere else. */
 const POLICY = [
   "default-src 'none'",
-  "script-src 'self'",
+  // TensorFlow.js computes in WebAssembly.
+  "script-src 'self' 'wasm-unsafe-eval'",
   "style-src 'self'",
   "img-src 'self' data:",
   "connect-src 'self'",

@@ -3,7 +3,9 @@ import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'n
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { decodeImage } from '@convoy/data'
 import type { LiveMessage } from '@convoy/protocol'
+import sharp from 'sharp'
 import { afterAll, afterEach, describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
 import { Cluster } from '../cluster.ts'
@@ -178,12 +180,37 @@ describe('Dashboard', () => {
     expect((await get(port, '/weights?run=weighty', { host: 'evil.example' })).status).toBe(401)
   })
 
+  it('decodes and resizes an image as libs/data does, and refuses what is none, too large, or without the token', async () => {
+    const { port } = await open('a-secret-token')
+    const send = (body: Buffer, where = '/image?side=8&name=a.png', token = 'a-secret-token') =>
+      fetch(`http://127.0.0.1:${port}${where}`, {
+        method: 'POST',
+        body: new Uint8Array(body),
+        headers: { authorization: `Bearer ${token}` },
+      })
+    const create = { width: 30, height: 20, channels: 3 as const, background: { r: 9, g: 90, b: 200 } }
+    const image = await sharp({ create }).png().toBuffer()
+    const answer = await send(image)
+    expect(answer.status).toBe(200)
+    expect(Buffer.from(await answer.arrayBuffer())).toEqual(await decodeImage(image, 8, 'a.png'))
+    const broken = await send(Buffer.from('no image'))
+    expect(broken.status).toBe(400)
+    expect(await broken.json()).toMatchObject({
+      code: 'E_DATA_IMAGE',
+      message: expect.stringMatching(/^a.png cannot be decoded/) as string,
+    })
+    for (const side of ['0', '513', '1.5', 'x'])
+      expect((await send(image, `/image?side=${side}`)).status).toBe(400)
+    expect((await send(Buffer.alloc(20_000_001))).status).toBe(413)
+    expect((await send(image, '/image?side=8', 'guess')).status).toBe(401)
+  })
+
   it('serves the page under a policy that lets it load nothing from elsewhere', async () => {
     const { port } = await open()
     const { status, headers } = await get(port, '/')
     expect(status).toBe(200)
     expect(headers['content-security-policy']).toMatch(
-      /^default-src 'none'; script-src 'self'; style-src 'self'/,
+      /^default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'/,
     )
     expect(headers['x-content-type-options']).toBe('nosniff')
     for (const elsewhere of ['/assets/../../package.json', '/nothing', '//', '/%2e%2e/x'])

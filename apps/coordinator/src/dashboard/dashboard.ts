@@ -14,6 +14,7 @@ import { Archive, isRunName } from './archive.ts'
 import { Assets, securityHeaders } from './assets.ts'
 import { Curves } from './curves.ts'
 import type { History } from './history.ts'
+import { serveImage } from './images.ts'
 import { Roster } from './roster.ts'
 
 /** Milliseconds between two updates of the page. */
@@ -55,8 +56,8 @@ export interface DashboardOptions {
 const digest = (text: string) => createHash('sha256').update(text).digest()
 
 /**
- * The web page and what it is told. HTTP serves its files and the newest weights; the WebSocket `/live` brings history
- * on request and an update twice a second. Nothing is done for pages that are not there.
+ * The web page and what it is told. HTTP serves its files and the newest weights, and decodes images for it; the WebSocket
+ * `/live` brings history on request and an update twice a second. Nothing is done for pages that are not there.
  */
 export class Dashboard {
   readonly #options: DashboardOptions
@@ -103,9 +104,14 @@ export class Dashboard {
 
   /** Answers an HTTP request; false where the page has nothing at that path. */
   serve(request: IncomingMessage, response: ServerResponse): boolean {
-    if (request.method !== 'GET' && request.method !== 'HEAD') return false
     const url = parseUrl(request)
     if (!url) return false
+    if (request.method === 'POST' && url.pathname === '/image') {
+      if (this.#may(request)) void serveImage(url, request, response)
+      else refuse(response)
+      return true
+    }
+    if (request.method !== 'GET' && request.method !== 'HEAD') return false
     if (url.pathname === '/weights') {
       void this.#serveWeights(url.searchParams.get('run') ?? this.#options.run, request, response)
       return true
@@ -148,14 +154,19 @@ export class Dashboard {
     return token !== undefined && timingSafeEqual(digest(token), this.#token)
   }
 
+  /** Whether a plain request comes from our own page and shows the token. */
+  #may(request: IncomingMessage): boolean {
+    const shown = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1]
+    return this.#ownPage(request) && this.#shows(shown)
+  }
+
   async #serveWeights(run: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const say = (status: number, text: string) => {
       response.writeHead(status, { ...securityHeaders, 'content-type': 'text/plain' })
       response.end(`${text}\n`)
     }
     try {
-      const shown = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1]
-      if (!this.#ownPage(request) || !this.#shows(shown)) return say(401, 'The token is missing or wrong.')
+      if (!this.#may(request)) return refuse(response)
       const weights = await this.#archive.weights(run)
       if (!weights) return say(404, 'There is no checkpoint yet.')
       const { size } = await stat(weights.file)
@@ -301,6 +312,11 @@ export class Dashboard {
 
 function say(socket: WebSocket, message: LiveMessage): void {
   if (socket.readyState === socket.OPEN) socket.send(JSON.stringify(message))
+}
+
+function refuse(response: ServerResponse): void {
+  response.writeHead(401, { ...securityHeaders, 'content-type': 'text/plain', connection: 'close' })
+  response.end('The token is missing or wrong.\n')
 }
 
 function readPageMessage(data: Buffer): PageMessage | undefined {

@@ -1,0 +1,30 @@
+import type { Dataset, Split } from './dataset.ts'
+import type { PreprocessingSpec } from './preprocessing.ts'
+
+/** Per-channel mean and deviation of the pixels, in 0 … 1. Exact sums of whole numbers, so the same everywhere. */
+export function channelStatistics(split: Split, channels: number): { mean: number[]; deviation: number[] } {
+  const histogram = Array.from({ length: channels }, () => new Float64Array(256))
+  const { pixels } = split
+  for (let i = 0; i < pixels.length; i += channels) {
+    for (let c = 0; c < channels; c++) histogram[c][pixels[i + c]]++
+  }
+  const total = pixels.length / channels
+  const mean: number[] = []
+  const deviation: number[] = []
+  for (const counts of histogram) {
+    let sum = 0
+    let squares = 0
+    counts.forEach((n, value) => {
+      sum += n * value
+      squares += n * value * value
+    })
+    mean.push(sum / total / 255)
+    deviation.push(Math.max(Math.sqrt(squares / total - (sum / total) ** 2) / 255, 1e-6))
+  }
+  return { mean, deviation }
+}
+
+/** The per-channel normalisation of a data set, measured on its training images. */
+export function channelNormalisation(dataset: Dataset): PreprocessingSpec {
+  return { kind: 'channels', ...channelStatistics(dataset.train, dataset.shape[2]) }
+}
