@@ -170,10 +170,10 @@ describe('TensorFlow.js on libtensorflow', () => {
   }
 
   it('says what is not installed and what to do', async () => {
-    await expect(prepareBackend('tensorflow', false, absent)).rejects.toMatchObject({
+    await expect(prepareBackend('tensorflow', false, 1, absent)).rejects.toMatchObject({
       code: 'E_ENGINE',
       message: '@tensorflow/tfjs-node-gpu is not installed; @tensorflow/tfjs-node is not installed',
-      remedy: expect.stringContaining('npm install') as string,
+      remedy: expect.stringContaining('convoy setup tensorflow') as string,
     })
   })
 
@@ -183,7 +183,7 @@ describe('TensorFlow.js on libtensorflow', () => {
         code: 'MODULE_NOT_FOUND',
       })
     }
-    await expect(prepareBackend('tensorflow', false, broken)).rejects.toMatchObject({
+    await expect(prepareBackend('tensorflow', false, 1, broken)).rejects.toMatchObject({
       message: expect.stringMatching(
         /tfjs-node-gpu does not load: Cannot find module '\/x\/tfjs_binding.node';/,
       ) as string,
@@ -194,7 +194,7 @@ describe('TensorFlow.js on libtensorflow', () => {
     const { MathBackendCPU } = await import('@tensorflow/tfjs-backend-cpu')
     const load = () =>
       tf.registerBackend('tensorflow', () => Object.assign(new MathBackendCPU(), { isUsingGpuDevice: false }))
-    await expect(prepareBackend('tensorflow', true, load)).rejects.toMatchObject({
+    await expect(prepareBackend('tensorflow', true, 1, load)).rejects.toMatchObject({
       code: 'E_ENGINE_GPU',
       message: expect.stringContaining('found no GPU') as string,
     })
