@@ -2,7 +2,7 @@ import { cacheDirectory } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import koffi from 'koffi'
 import { spawnSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { arch } from 'node:os'
 import path from 'node:path'
@@ -17,12 +17,20 @@ import util from 'node:util'
 export const PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'] as const
 export type TensorflowPackage = (typeof PACKAGES)[number]
 
+/** The file that says that a set-up is whole, and of what. */
+export const SETUP_RECORD = 'setup.json'
+
 /** Where `convoy setup tensorflow` keeps a package, its libtensorflow and its binding. */
 export function tensorflowFolder(
   name: TensorflowPackage,
   environment: NodeJS.ProcessEnv = process.env,
 ): string {
   return path.join(cacheDirectory(environment), 'tensorflow', name === PACKAGES[0] ? 'gpu' : 'cpu')
+}
+
+/** Whether `convoy setup tensorflow` was done, with or without --gpu. */
+export function tensorflowIsSetUp(): boolean {
+  return PACKAGES.some((name) => existsSync(path.join(tensorflowFolder(name), SETUP_RECORD)))
 }
 
 const require = createRequire(import.meta.url)
@@ -61,7 +69,7 @@ export function prepareProcess(threads: number, gpu: boolean): void {
   if (settled !== String(threads)) {
     throw new ConvoyError(
       'E_ENGINE',
-      `libtensorflow has ${settled} threads in this process (TF_NUM_INTRAOP_THREADS), and --threads says ${threads}`,
+      `libtensorflow has ${settled} threads in this process (TF_NUM_INTRAOP_THREADS), and ${threads} were asked for`,
       `Unset TF_NUM_INTRAOP_THREADS, or use --threads ${settled}.`,
     )
   }

@@ -8,7 +8,7 @@ import path from 'node:path'
 import { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { openPromise, type Entry, type ZipFile } from 'yauzl'
-import { PACKAGES, tensorflowFolder } from './libtensorflow.ts'
+import { PACKAGES, SETUP_RECORD, tensorflowFolder } from './libtensorflow.ts'
 
 /**
  * Puts @tensorflow/tfjs-node and a libtensorflow into the user's cache. The package's own install script fetches libtensorflow
@@ -83,7 +83,7 @@ export async function setUpTensorflow(options: SetupOptions): Promise<SetupResul
   const environment = options.environment ?? process.env
   const name = PACKAGES[gpu ? 0 : 1]
   const folder = tensorflowFolder(name, environment)
-  const record = path.join(folder, 'setup.json')
+  const record = path.join(folder, SETUP_RECORD)
   const versions = `${TFJS_NODE}, ${TENSORFLOW}`
   const had = readRecord(record)
   if (had?.versions === versions && (from === 'auto' || from === had.from))
