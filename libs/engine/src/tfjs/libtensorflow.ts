@@ -37,9 +37,8 @@ const require = createRequire(import.meta.url)
 
 /** Loads one of the packages, as `require` does. */
 export function loadPackage(name: string): unknown {
-  // What Node 23 took out, and tfjs-node 4.22 calls.
-  const removed = util as { isNullOrUndefined?: (value: unknown) => boolean }
-  removed.isNullOrUndefined ??= (value) => value === null || value === undefined
+  // tfjs-node 4.22 calls what Node 22 warns of and Node 23 took out.
+  Object.assign(util, { isNullOrUndefined: (value: unknown) => value === null || value === undefined })
   let installed = require
   try {
     require.resolve(name)
