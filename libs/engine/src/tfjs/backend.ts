@@ -91,7 +91,7 @@ async function useLibtensorflow(
   threads: number,
   load: (name: string) => unknown,
 ): Promise<BackendInfo> {
-  prepareProcess(threads, gpu)
+  prepareProcess(threads)
   const reasons: string[] = []
   for (const name of PACKAGES) {
     if (gpu && name !== PACKAGES[0]) continue

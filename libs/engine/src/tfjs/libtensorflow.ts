@@ -60,10 +60,14 @@ function setForLibrary(name: string, value: string): string {
  * Tells libtensorflow, before it is loaded, how to compute: it takes all cores unless told otherwise, and how it cuts its sums
  * depends on their number. Throws E_ENGINE where this process has another number of threads already.
  */
-export function prepareProcess(threads: number, gpu: boolean): void {
+export function prepareProcess(threads: number): void {
   // Information and warnings on the error output, which nobody asked for.
   setForLibrary('TF_CPP_MIN_LOG_LEVEL', '2')
   setForLibrary('TF_NUM_INTEROP_THREADS', '1')
+  // On a GPU: the same bits each time, float32 that is no TF32, and no more memory than is needed.
+  setForLibrary('TF_DETERMINISTIC_OPS', '1')
+  setForLibrary('NVIDIA_TF32_OVERRIDE', '0')
+  setForLibrary('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
   const settled = setForLibrary('TF_NUM_INTRAOP_THREADS', String(threads))
   if (settled !== String(threads)) {
     throw new ConvoyError(
@@ -72,11 +76,6 @@ export function prepareProcess(threads: number, gpu: boolean): void {
       `Unset TF_NUM_INTRAOP_THREADS, or use --threads ${settled}.`,
     )
   }
-  if (!gpu) return
-  // The same bits each time, float32 that is no TF32, and no more memory than is needed.
-  setForLibrary('TF_DETERMINISTIC_OPS', '1')
-  setForLibrary('NVIDIA_TF32_OVERRIDE', '0')
-  setForLibrary('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
 }
 
 /** What libtensorflow's convolutions choose their code by on x86, best first: flags of the kernel, oneDNN's name. */

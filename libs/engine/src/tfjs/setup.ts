@@ -89,6 +89,9 @@ export async function setUpTensorflow(options: SetupOptions): Promise<SetupResul
   if (had?.versions === versions && (from === 'auto' || from === had.from))
     return { folder, from: had.from, already: true }
 
+  const own = from === 'package' || (from === 'auto' && (await packageAnswers(gpu, environment)))
+  // What is missing is told before hundreds of megabytes are fetched.
+  if (!own) checkForWheel(gpu, environment)
   await mkdir(folder, { recursive: true })
   await rm(record, { force: true })
   await writeFile(path.join(folder, 'package.json'), '{ "private": true }\n')
@@ -114,7 +117,7 @@ export async function setUpTensorflow(options: SetupOptions): Promise<SetupResul
     await writeFile(record, `${JSON.stringify({ from: source, versions })}\n`)
     return { folder, from: source, already: false }
   }
-  if (from === 'package' || (from === 'auto' && (await packageAnswers(gpu, environment)))) {
+  if (own) {
     progress(`the install script of ${name} fetches libtensorflow 2.9.1 and its binding`)
     try {
       await run(
@@ -154,12 +157,8 @@ async function packageAnswers(gpu: boolean, environment: NodeJS.ProcessEnv): Pro
   }
 }
 
-async function setUpFromWheel(
-  home: string,
-  folder: string,
-  { gpu, progress }: SetupOptions,
-  environment: NodeJS.ProcessEnv,
-): Promise<void> {
+/** The wheel for this machine, and the compiler for the binding. Throws E_SETUP where there is none. */
+function checkForWheel(gpu: boolean, environment: NodeJS.ProcessEnv): { wheel: Wheel; compiler: string } {
   const wheel = platform() === 'linux' ? wheels[`${arch()} ${gpu ? 'gpu' : 'cpu'}`] : undefined
   if (!wheel) {
     throw fail(
@@ -167,7 +166,6 @@ async function setUpFromWheel(
       'Use --from package, or another engine.',
     )
   }
-  // Before hundreds of megabytes are fetched.
   const compiler = environment['CXX'] || 'c++'
   if (spawnSync(compiler, ['--version'], { env: environment }).status !== 0) {
     throw fail(
@@ -175,6 +173,16 @@ async function setUpFromWheel(
       'Install one (Debian and Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++), or name it in CXX.',
     )
   }
+  return { wheel, compiler }
+}
+
+async function setUpFromWheel(
+  home: string,
+  folder: string,
+  { gpu, progress }: SetupOptions,
+  environment: NodeJS.ProcessEnv,
+): Promise<void> {
+  const { wheel, compiler } = checkForWheel(gpu, environment)
   const unpacked = path.join(home, 'deps', wheel.file)
   if (!existsSync(unpacked)) {
     const file = await fetchWheel(wheel, folder, progress, environment)
@@ -187,8 +195,8 @@ async function setUpFromWheel(
   await compileBinding(compiler, home, folder, environment)
 }
 
-/** Fetches a wheel into a folder, from where PIP_INDEX_URL points or PyPI, and checks its sum. */
-async function fetchWheel(
+/** Fetches a wheel into a folder, from where PIP_INDEX_URL points or PyPI, and checks its sum. Throws E_SETUP. */
+export async function fetchWheel(
   { project, file, sha256 }: Wheel,
   folder: string,
   progress: (text: string) => void,
