@@ -45,7 +45,12 @@ export class EngineProcess {
 
   async measure(request: Measure): Promise<Measured> {
     this.#child.send(request)
-    const [answer] = (await once(this.#child, 'message')) as [Measured | { error: string }]
+    const over = once(this.#child, 'exit').then(([code, signal]) => {
+      throw new Error(`the process of ${request.engine.engine} ended with ${code ?? signal}`)
+    })
+    const [answer] = (await Promise.race([once(this.#child, 'message'), over])) as [
+      Measured | { error: string },
+    ]
     if ('error' in answer) throw new Error(answer.error)
     return answer
   }

@@ -65,6 +65,8 @@ export async function doctor({ json }: { json?: boolean }): Promise<number> {
     ok: gpu !== undefined,
     text: gpu ?? 'none found (nvidia-smi does not answer)',
   })
+  if (gpu !== undefined)
+    findings.push(await tryEngine('GPU engine', { engine: 'tfjs-tensorflow', gpu: true }))
   for (const tool of ['docker', 'podman']) {
     const version = firstLine(tool, ['--version'])
     findings.push({

@@ -181,6 +181,26 @@ command('doctor', 'what this machine can run, and how to make it faster').action
   process.exitCode = await doctor(options)
 })
 
+program
+  .command('setup')
+  .description('what an engine needs and npm does not bring: tensorflow')
+  .exitOverride()
+  .command('tensorflow')
+  .description("libtensorflow for --engine tfjs-tensorflow, into the user's cache")
+  .option('--gpu', 'the one that can use an NVIDIA GPU')
+  .option(
+    '--from <SOURCE>',
+    "package (tfjs-node's install script), pypi (the wheel of TensorFlow), auto: the former where it can be reached",
+    'auto',
+  )
+  .option('--json', 'one JSON object a line')
+  .option('--verbose', 'show stack traces and details')
+  .exitOverride()
+  .action(async (options: Common & { gpu?: boolean; from?: string }) => {
+    const { setUp } = await import('./setup.ts')
+    process.exitCode = await setUp(options)
+  })
+
 const bench = program.command('bench').description('measurements: engine, cluster').exitOverride()
 addOptions(
   bench

@@ -39,7 +39,8 @@ export async function work(
   process.on('SIGINT', () => {
     if (!managed) leave()
   })
-  if (managed) process.on('disconnect', () => process.exit(0))
+  const orphaned = () => process.exit(0)
+  if (managed) process.on('disconnect', orphaned)
   try {
     await worker.run()
   } catch (error) {
@@ -51,6 +52,8 @@ export async function work(
   } finally {
     endHealth?.()
     await worker.dispose()
+    // The exit code is this program's own now, not that of one whose parent is gone.
+    process.off('disconnect', orphaned)
     if (managed) process.disconnect?.()
   }
   // Looking up the name of a coordinator that is gone can take longer than a supervisor waits.

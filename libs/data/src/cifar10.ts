@@ -1,10 +1,8 @@
 import { ConvoyError } from '@convoy/errors'
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
-import { pipeline } from 'node:stream/promises'
 import { makeDataset, type Dataset, type Split } from './dataset.ts'
+import { checksum, download } from './download.ts'
 
 /** The official archive: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. */
 export const CIFAR10_URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz'
@@ -97,12 +95,6 @@ export function archivePath(directory: string): string {
   return path.join(directory, 'cifar-10-binary.tar.gz')
 }
 
-async function md5Of(file: string): Promise<string> {
-  const hash = createHash('md5')
-  await pipeline(createReadStream(file), hash)
-  return hash.digest('hex')
-}
-
 /**
  * Fetches the official archive into the cache, going on where a broken fetch stopped, and checks its sum.
  *
@@ -117,13 +109,11 @@ export async function fetchArchive(options: FetchOptions): Promise<string> {
   await mkdir(directory, { recursive: true })
   const remedy = `Run again to go on where it stopped; or put the file at ${file} yourself; or use --data FOLDER or --data synthetic.`
   try {
-    await download(url, partial, timeout, progress)
+    await download({ what: 'CIFAR-10', url, partial, timeout, progress })
   } catch (error) {
-    throw new ConvoyError('E_DATA_DOWNLOAD', `${url} could not be fetched: ${reason(error)}`, remedy, {
-      cause: error,
-    })
+    throw new ConvoyError('E_DATA_DOWNLOAD', (error as Error).message, remedy, { cause: error })
   }
-  const sum = await md5Of(partial)
+  const sum = await checksum('md5', partial)
   if (sum !== md5) {
     await rm(partial, { force: true })
     throw new ConvoyError(
@@ -134,52 +124,6 @@ export async function fetchArchive(options: FetchOptions): Promise<string> {
   }
   await rename(partial, file)
   return file
-}
-
-function reason(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  return error.cause instanceof Error ? error.cause.message : error.message
-}
-
-async function download(
-  url: string,
-  partial: string,
-  timeout: number,
-  progress: (text: string) => void,
-): Promise<void> {
-  const have = (await stat(partial).catch(() => undefined))?.size ?? 0
-  const abort = new AbortController()
-  // Each piece must come within the time-out; the whole may take as long as it takes.
-  let watch = setTimeout(() => abort.abort(new Error(`no answer within ${timeout / 1000} s`)), timeout)
-  try {
-    const response = await fetch(url, {
-      signal: abort.signal,
-      headers: have > 0 ? { range: `bytes=${have}-` } : {},
-    })
-    if (response.status === 416) return
-    if (!response.ok || !response.body) throw new Error(`HTTP ${response.status}`)
-    const resumed = response.status === 206
-    let done = resumed ? have : 0
-    const total = done + Number(response.headers.get('content-length') ?? NaN)
-    const started = performance.now()
-    const begun = done
-    // Written piece by piece, so that what came before a break stays.
-    await using into = await open(partial, resumed ? 'a' : 'w')
-    for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
-      clearTimeout(watch)
-      watch = setTimeout(() => abort.abort(new Error('the answer broke off')), Math.max(timeout, 30_000))
-      await into.writeFile(chunk)
-      done += chunk.length
-      const rate = (done - begun) / ((performance.now() - started) / 1000)
-      const left = Number.isNaN(total)
-        ? ''
-        : ` of ${(total / 1e6).toFixed(0)} MB, ETA ${((total - done) / rate).toFixed(0)} s`
-      progress(`fetching CIFAR-10: ${(done / 1e6).toFixed(0)}${left}`)
-    }
-    if (!Number.isNaN(total) && done < total) throw new Error('the answer broke off')
-  } finally {
-    clearTimeout(watch)
-  }
 }
 
 /** The `.bin` files of a folder, by name. */

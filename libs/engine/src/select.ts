@@ -38,7 +38,7 @@ async function tfjs(backend: Backend, { precision, threads, gpu }: EngineChoice)
       gpu ? 'Use the image convoy-worker-gpu, or leave out --gpu.' : 'Use --engine onednn.',
     )
   })
-  return createTfjsEngine({ backend, gpu })
+  return createTfjsEngine({ backend, gpu, threads })
 }
 
 /**

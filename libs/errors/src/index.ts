@@ -20,6 +20,7 @@ export const meanings = {
   // Engines
   E_ENGINE: 'The engine that was asked for cannot run here.',
   E_ENGINE_GPU: 'A GPU was asked for and would not be used.',
+  E_SETUP: 'A library could not be set up.',
   // The wire
   E_PORT_IN_USE: 'The address to listen on is taken.',
   E_UNREACHABLE: 'The coordinator does not answer.',

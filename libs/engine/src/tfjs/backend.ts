@@ -1,17 +1,18 @@
 import { ConvoyError } from '@convoy/errors'
 import * as tf from '@tensorflow/tfjs-core'
-import { spawnSync } from 'node:child_process'
-import { readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { availableParallelism } from 'node:os'
 import path from 'node:path'
+import {
+  cpuInstructionSet,
+  gpuName,
+  gpuUnused,
+  loadPackage,
+  PACKAGES,
+  prepareProcess,
+} from './libtensorflow.ts'
 import { registerWasmKernels } from './wasm-kernels.ts'
 
 export type Backend = 'cpu' | 'wasm' | 'tensorflow'
-
-/** What @tensorflow/tfjs-node-gpu 4.22 is built for. */
-const WANTED = 'CUDA 11.2 with cuDNN 8.1'
-const PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'] as const
 
 // Spares checks of every operand, and a greeting on the terminal.
 tf.enableProdMode()
@@ -29,12 +30,14 @@ export interface BackendInfo {
 /**
  * Makes a backend ready. Throws E_ENGINE where it cannot run here, E_ENGINE_GPU where a GPU was asked for and is not used.
  *
+ * @param threads Other than 1 only on `tensorflow`.
  * @param load Loads one of the optional packages by its name, as `require` does.
  */
 export async function prepareBackend(
   backend: Backend,
   gpu: boolean,
-  load: (name: string) => unknown = require,
+  threads = 1,
+  load: (name: string) => unknown = loadPackage,
 ): Promise<BackendInfo> {
   if (gpu && backend !== 'tensorflow') {
     throw new ConvoyError(
@@ -69,7 +72,7 @@ export async function prepareBackend(
       }
     }
     case 'tensorflow':
-      return useLibtensorflow(gpu, load)
+      return useLibtensorflow(gpu, threads, load)
   }
 }
 
@@ -83,7 +86,12 @@ async function use(backend: string): Promise<void> {
   }
 }
 
-async function useLibtensorflow(gpu: boolean, load: (name: string) => unknown): Promise<BackendInfo> {
+async function useLibtensorflow(
+  gpu: boolean,
+  threads: number,
+  load: (name: string) => unknown,
+): Promise<BackendInfo> {
+  prepareProcess(threads)
   const reasons: string[] = []
   for (const name of PACKAGES) {
     if (gpu && name !== PACKAGES[0]) continue
@@ -102,52 +110,22 @@ async function useLibtensorflow(gpu: boolean, load: (name: string) => unknown): 
       binding?: { TF_Version?: string }
     }
     const onGpu = native.isUsingGpuDevice === true
-    if (gpu && !onGpu) throw gpuUnused('libtensorflow loaded, but found no GPU that it can use')
     const version = native.binding?.TF_Version ?? 'unknown'
+    if (gpu && !onGpu) {
+      throw gpuUnused(`libtensorflow ${version} loaded, but found no GPU that it can use`, version)
+    }
+    const instructionSet = onGpu ? gpuName() : cpuInstructionSet()
     return {
       version: `${tf.version_core} libtensorflow ${version}`,
-      instructionSet: onGpu ? 'gpu' : 'cpu',
-      // libtensorflow takes all cores unless told otherwise, and how it cuts its work depends on their number.
-      threads: Number(process.env['TF_NUM_INTRAOP_THREADS']) || availableParallelism(),
-      text: `libtensorflow ${version} on the ${onGpu ? 'GPU' : 'CPU'}`,
+      instructionSet,
+      threads,
+      text: `libtensorflow ${version} on the ${onGpu ? 'GPU' : 'CPU'}, ${instructionSet}, ${threads} thread${threads === 1 ? '' : 's'}`,
     }
   }
   if (gpu) throw gpuUnused(reasons.join('; '))
   throw new ConvoyError(
     'E_ENGINE',
     reasons.join('; '),
-    'Install one with `npm install --no-save @tensorflow/tfjs-node`, or use --engine auto.',
+    'Run `convoy setup tensorflow`, or use --engine auto.',
   )
-}
-
-function gpuUnused(reason: string): ConvoyError {
-  return new ConvoyError(
-    'E_ENGINE_GPU',
-    `a GPU was asked for and would not be used: ${reason}. Found ${foundLibraries()}; wanted ${WANTED}`,
-    `Install @tensorflow/tfjs-node-gpu and ${WANTED}, or leave out --gpu.`,
-  )
-}
-
-/** The CUDA and cuDNN libraries of this machine, by their file names, the newest of each. */
-function foundLibraries(): string {
-  const list = (folder: string) => {
-    try {
-      return readdirSync(folder)
-    } catch {
-      return []
-    }
-  }
-  const folders = [
-    ...list('/usr/local').flatMap((name) => (name.startsWith('cuda') ? [`/usr/local/${name}/lib64`] : [])),
-    '/usr/lib/x86_64-linux-gnu',
-    '/usr/lib64',
-    ...(process.env['LD_LIBRARY_PATH'] ?? '').split(':'),
-  ]
-  const cached = spawnSync('ldconfig', ['-p'], { encoding: 'utf8' }).stdout as string | null
-  const files = [...(cached ?? '').split(/\s+/), ...folders.flatMap(list)]
-  const newest = (library: string) => {
-    const versions = files.filter((file) => file.startsWith(`${library}.so.`))
-    return versions.sort((a, b) => a.localeCompare(b, 'en', { numeric: true })).at(-1)
-  }
-  return `${newest('libcudart') ?? 'no CUDA'} and ${newest('libcudnn') ?? 'no cuDNN'}`
 }

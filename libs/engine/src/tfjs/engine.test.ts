@@ -8,22 +8,28 @@ import {
   type ModelSpec,
 } from '@convoy/model'
 import * as tf from '@tensorflow/tfjs-core'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { kinds, small } from '../cases.ts'
 import { differences, drawLeaf, referenceGradient } from '../reference.ts'
 import { crossEntropy } from '../loss.ts'
-import { prepareBackend } from './backend.ts'
+import { prepareBackend, type Backend } from './backend.ts'
 import { createTfjsEngine, type TfjsEngine } from './engine.ts'
+import { tensorflowIsSetUp } from './libtensorflow.ts'
 
-const engines = {} as Record<'cpu' | 'wasm', TfjsEngine>
+const backends = [
+  { backend: 'cpu', here: true },
+  { backend: 'wasm', here: true },
+  { backend: 'tensorflow', here: tensorflowIsSetUp() },
+] as const
+const engines = {} as Record<Backend, TfjsEngine>
 beforeAll(async () => {
-  engines.cpu = await createTfjsEngine({ backend: 'cpu', gpu: false })
-  engines.wasm = await createTfjsEngine({ backend: 'wasm', gpu: false })
+  for (const { backend, here } of backends)
+    if (here) engines[backend] = await createTfjsEngine({ backend, gpu: false })
 })
 
 type Leaf = ReturnType<typeof drawLeaf>
 
-async function gradientOf(backend: 'cpu' | 'wasm', model: ModelSpec, { parameters, batch, masks }: Leaf) {
+async function gradientOf(backend: Backend, model: ModelSpec, { parameters, batch, masks }: Leaf) {
   const compiled = await engines[backend].compile(model, batch.count)
   const gradient = new Float32Array(trainedLayout(model).size)
   compiled.load(parameters)
@@ -63,7 +69,9 @@ describe('the float64 reference', () => {
   })
 })
 
-describe.each(['cpu', 'wasm'] as const)('TensorFlow.js on %s', (backend) => {
+describe.for(backends)('TensorFlow.js on $backend', ({ backend, here }) => {
+  beforeEach(({ skip }) => skip(!here, 'convoy setup tensorflow was not run'))
+
   it.each(named([...nets, ...zoo]))('has the right gradient for %s', async (_, model) => {
     const leaf = drawLeaf(model, 3, 1)
     const expected = referenceGradient(model, leaf.parameters, leaf.batch, leaf.masks)
@@ -170,10 +178,10 @@ describe('TensorFlow.js on libtensorflow', () => {
   }
 
   it('says what is not installed and what to do', async () => {
-    await expect(prepareBackend('tensorflow', false, absent)).rejects.toMatchObject({
+    await expect(prepareBackend('tensorflow', false, 1, absent)).rejects.toMatchObject({
       code: 'E_ENGINE',
       message: '@tensorflow/tfjs-node-gpu is not installed; @tensorflow/tfjs-node is not installed',
-      remedy: expect.stringContaining('npm install') as string,
+      remedy: expect.stringContaining('convoy setup tensorflow') as string,
     })
   })
 
@@ -183,7 +191,7 @@ describe('TensorFlow.js on libtensorflow', () => {
         code: 'MODULE_NOT_FOUND',
       })
     }
-    await expect(prepareBackend('tensorflow', false, broken)).rejects.toMatchObject({
+    await expect(prepareBackend('tensorflow', false, 1, broken)).rejects.toMatchObject({
       message: expect.stringMatching(
         /tfjs-node-gpu does not load: Cannot find module '\/x\/tfjs_binding.node';/,
       ) as string,
@@ -191,20 +199,28 @@ describe('TensorFlow.js on libtensorflow', () => {
   })
 
   it('refuses a GPU package that loads and computes on the CPU', async () => {
+    if (tf.findBackendFactory('tensorflow')) tf.removeBackend('tensorflow')
     const { MathBackendCPU } = await import('@tensorflow/tfjs-backend-cpu')
     const load = () =>
       tf.registerBackend('tensorflow', () => Object.assign(new MathBackendCPU(), { isUsingGpuDevice: false }))
-    await expect(prepareBackend('tensorflow', true, load)).rejects.toMatchObject({
+    await expect(prepareBackend('tensorflow', true, 1, load)).rejects.toMatchObject({
       code: 'E_ENGINE_GPU',
       message: expect.stringContaining('found no GPU') as string,
     })
     tf.removeBackend('tensorflow')
   })
 
+  it('refuses another number of threads than this process has', async () => {
+    await expect(prepareBackend('tensorflow', false, 3, absent)).rejects.toMatchObject({
+      code: 'E_ENGINE',
+      message: expect.stringContaining('has 1 threads in this process') as string,
+    })
+  })
+
   it('refuses a GPU that would not be used, naming what was found and what is wanted', async () => {
-    await expect(createTfjsEngine({ backend: 'tensorflow', gpu: true })).rejects.toMatchObject({
+    await expect(prepareBackend('tensorflow', true, 1, absent)).rejects.toMatchObject({
       code: 'E_ENGINE_GPU',
-      message: expect.stringMatching(/Found .*; wanted CUDA 11\.2 with cuDNN 8\.1/) as string,
+      message: expect.stringMatching(/Found .*; wanted CUDA 12\.5 .* with cuDNN 9\.3/) as string,
     })
     await expect(createTfjsEngine({ backend: 'wasm', gpu: true })).rejects.toMatchObject({
       code: 'E_ENGINE_GPU',

@@ -24,11 +24,14 @@ export interface TfjsOptions {
   readonly backend: Backend
   /** Refuse to run unless on a GPU. */
   readonly gpu: boolean
+  /** Other than 1 only on `tensorflow`, and the same for all engines of a process. */
+  readonly threads?: number
 }
 
 /** Makes an engine on TensorFlow.js. Throws E_ENGINE or E_ENGINE_GPU. */
-export async function createTfjsEngine({ backend, gpu }: TfjsOptions): Promise<TfjsEngine> {
-  const { version, instructionSet, threads, text } = await prepareBackend(backend, gpu)
+export async function createTfjsEngine(options: TfjsOptions): Promise<TfjsEngine> {
+  const { backend, gpu } = options
+  const { version, instructionSet, threads, text } = await prepareBackend(backend, gpu, options.threads)
   const numerics: NumericsClass = {
     engine: `tfjs-${backend}`,
     version,
