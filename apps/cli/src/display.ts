@@ -112,6 +112,8 @@ export class Display {
         return `refused    ${event.worker}: ${event.code}: ${event.message}`
       case 'setAside':
         return `set aside  ${event.worker} for ${event.seconds} s: ${event.code}`
+      case 'muted':
+        return `…          ${grouped(event.count)} more lines of kind ${event.of} are not shown`
       case 'dishonest':
         return `DISHONEST  ${event.worker} gave a wrong gradient for [${event.lo}, ${event.hi}) of step ${event.step}; it is out of this run`
       case 'disputed':

@@ -20,6 +20,8 @@ const PROBE_AFTER = 50
 const STRIKES = 3
 /** For how long the first time, in seconds; it doubles with each further time. */
 const SET_ASIDE = 10
+/** Workers that are remembered; beyond them, those that are gone are forgotten, first those that did nothing. */
+const MOST_REMEMBERED = 1_024
 
 type Gradient = MessageOf<WorkerMessage, 'gradient'>
 type Answer = Gradient | MessageOf<WorkerMessage, 'evaluation'>
@@ -97,6 +99,8 @@ export class Cluster {
   readonly #members = new Map<string, Member>()
   readonly #records = new Map<string, Record>()
   readonly #tallies = new Map<string, Tally>()
+  /** Bytes to and from workers that are not remembered any more. */
+  readonly #forgotten = { sent: 0, received: 0 }
   readonly #report: Report
   #job: Job | undefined
   #frame: ParameterFrame | undefined
@@ -151,8 +155,7 @@ export class Cluster {
 
   /** Bytes to and from all workers since the coordinator started. */
   get traffic(): { sent: number; received: number } {
-    let sent = 0
-    let received = 0
+    let { sent, received } = this.#forgotten
     for (const tally of this.#tallies.values()) {
       sent += tally.sent
       received += tally.received
@@ -222,9 +225,30 @@ export class Cluster {
     member.state = 'gone'
     if (this.#members.get(member.name) === member) this.#members.delete(member.name)
     for (const assignment of [...member.assignments.values()]) this.#drop(member, assignment)
+    if (this.#records.size > MOST_REMEMBERED) this.#forget()
     if (this.#closed) return
     this.#report({ event: 'workerLeft', worker: member.name, reason, workers: this.#members.size })
     this.#dispatch()
+  }
+
+  /** Keeps memory bounded whatever names peers give themselves. Who was found dishonest is never forgotten. */
+  #forget(): void {
+    let worst: string | undefined
+    for (const [name, { since, asideUntil }] of this.#records) {
+      if (this.#members.has(name) || asideUntil === Infinity) continue
+      // What it gave may still turn out to be wrong.
+      if (this.#verify > 0 && since !== undefined) continue
+      worst ??= name
+      if (since !== undefined) continue
+      worst = name
+      break
+    }
+    if (worst === undefined) return
+    const tally = this.#tallies.get(worst)
+    this.#forgotten.sent += tally?.sent ?? 0
+    this.#forgotten.received += tally?.received ?? 0
+    this.#tallies.delete(worst)
+    this.#records.delete(worst)
   }
 
   /**
@@ -347,7 +371,8 @@ export class Cluster {
     this.#complete(piece)
     let since = Infinity
     for (const worker of wrong) {
-      const record = this.#records.get(worker)!
+      const record = this.#records.get(worker)
+      if (!record) continue
       record.asideUntil = Infinity
       since = Math.min(since, record.since ?? Infinity)
       this.#report({ event: 'dishonest', worker, step, lo: piece.lo, hi: piece.hi })
@@ -399,13 +424,28 @@ export class Cluster {
     )
   }
 
+  /** Whether a worker may try what another gave as NaN or Inf. */
+  #mayJudge(failed: string, member: Member): boolean {
+    if (failed === member.name) return this.#alone(member)
+    return this.#proven(failed) || this.#proven(member.name) || !this.#someoneProven()
+  }
+
+  /** Whether an answer of this worker was ever taken. */
+  #proven(name: string): boolean {
+    return this.#records.get(name)?.since !== undefined
+  }
+
+  #someoneProven(): boolean {
+    return [...this.#members.keys()].some((name) => this.#proven(name))
+  }
+
   #aside(member: Member): boolean {
     return this.#records.get(member.name)!.asideUntil > performance.now()
   }
 
   /**
-   * Refuses an answer. For one that is not finite nobody is blamed before somebody else tried too: where both fail, the
-   * training has diverged.
+   * Refuses an answer. For one that is not finite nobody is blamed before somebody else tried too: where both fail, and
+   * one of them has given good answers before (as long as anyone here has), the training has diverged.
    */
   #refuseAnswer(member: Member, error: ConvoyError, id: number, piece: Piece): void {
     if (error.code !== 'E_NOT_FINITE') this.refuse(member, error, id)
@@ -415,7 +455,9 @@ export class Cluster {
       this.#report({ event: 'refused', worker: member.name, code, message })
       const before = piece.notFinite
       piece.notFinite = member.name
-      if (before !== undefined && (before !== member.name || this.#alone(member))) return this.onNotFinite()
+      const believed =
+        before !== undefined && (this.#proven(before) || this.#proven(member.name) || !this.#someoneProven())
+      if (believed && (before !== member.name || this.#alone(member))) return this.onNotFinite()
     }
     this.#orphan(piece)
     this.#dispatch()
@@ -659,7 +701,7 @@ export class Cluster {
       (orphan) =>
         !orphan.holders.has(member) &&
         (!orphan.votes || this.#mayVote(orphan.votes, member)) &&
-        (orphan.notFinite !== member.name || this.#alone(member)),
+        (orphan.notFinite === undefined || this.#mayJudge(orphan.notFinite, member)),
     )
     if (at < 0) return this.#overtake(member)
     let [piece] = this.#orphans.splice(at, 1) as [Piece]

@@ -38,6 +38,8 @@ export type RunEvent =
   | { event: 'workerRecovered'; worker: string }
   | { event: 'refused'; worker: string; code: string; message: string }
   | { event: 'setAside'; worker: string; seconds: number; code: string }
+  /** So many events of a kind were left out, since peers brought about too many of them. */
+  | { event: 'muted'; of: RunEvent['event']; count: number }
   /** A worker's answer was not the one that two others gave. */
   | { event: 'dishonest'; worker: string; step: number; lo: number; hi: number }
   /** Answers to a node differ, and nobody is there who could tell who is right. */

@@ -107,6 +107,11 @@ export class Member {
     this.send({ kind: 'cancel', id, step, lo, hi })
   }
 
+  /** Whether an answer to this request may come: it was sent, and not answered yet. */
+  awaits(id: number): boolean {
+    return this.assignments.has(id) || this.#cancelled.has(id)
+  }
+
   /** Whether this request was cancelled; it may be asked once for each. */
   wasCancelled(id: number): boolean {
     return this.#cancelled.delete(id)

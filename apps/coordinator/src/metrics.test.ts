@@ -30,6 +30,16 @@ describe('Metrics', () => {
       'convoy_checkpoints_failed_total 0',
     ])
       expect(lines).toContain(line)
+    metrics.refused('E_TOKEN')
+    for (let i = 0; i < 5_000; i++) {
+      metrics.hear({ event: 'workerStalled', worker: `w${i}`, waited: 1, step: 1 })
+    }
+    const after = (await metrics.text()).split('\n')
+    expect(after).toContain('convoy_refused_total{code="E_TOKEN"} 1')
+    // Names that peers make up do not make figures without end.
+    const stalls = after.filter((line) => line.startsWith('convoy_stalls_total{'))
+    expect(stalls.length).toBeLessThan(2_000)
+    expect(stalls.reduce((sum, line) => sum + Number(line.split(' ')[1]), 0)).toBe(5_000)
     // Read again, nothing is counted twice.
     expect((await metrics.text()).split('\n')).toContain('convoy_wasted_samples_total 32')
   })

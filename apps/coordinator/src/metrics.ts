@@ -2,6 +2,9 @@ import { Counter, Gauge, Registry } from 'prom-client'
 import type { Cluster } from './cluster.ts'
 import type { RunEvent } from './events.ts'
 
+/** Workers that are counted under their own names. */
+const MOST_LABELS = 1_024
+
 /** What `Metrics` looks at when it is read; the rest it hears as events. */
 export interface Watched {
   readonly cluster: Cluster
@@ -15,6 +18,8 @@ export class Metrics {
   readonly #gauges = new Map<string, Gauge>()
   readonly #counters = new Map<string, Counter>()
   readonly #watched: Watched
+  /** The workers that have figures of their own. */
+  readonly #workers = new Set<string>()
 
   constructor(watched: Watched) {
     this.#watched = watched
@@ -43,7 +48,11 @@ export class Metrics {
     counter('worker_waited_seconds_total', 'Seconds for which updates waited for nobody else.', 'worker')
     counter('wasted_samples_total', 'Samples whose gradients were computed but not needed.')
     counter('wire_bytes_total', 'Bytes to and from the workers.', 'direction')
-    counter('refused_total', 'Answers refused, by the code of the reason.', 'code')
+    counter(
+      'refused_total',
+      'Answers, messages, requests and connections refused, by the code of the reason.',
+      'code',
+    )
     counter('stalls_total', 'Deadlines that passed, by worker.', 'worker')
     counter('set_aside_total', 'Times a worker was set aside, by worker.', 'worker')
     counter('workers_lost_total', 'Workers that left or were lost.')
@@ -80,13 +89,13 @@ export class Metrics {
         this.#set('test_accuracy', event.testAccuracy)
         break
       case 'refused':
-        this.#add('refused_total', 1, { code: event.code })
+        this.refused(event.code)
         break
       case 'workerStalled':
-        this.#add('stalls_total', 1, { worker: event.worker })
+        this.#add('stalls_total', 1, { worker: this.#label(event.worker) })
         break
       case 'setAside':
-        this.#add('set_aside_total', 1, { worker: event.worker })
+        this.#add('set_aside_total', 1, { worker: this.#label(event.worker) })
         break
       case 'workerLeft':
         this.#add('workers_lost_total')
@@ -101,6 +110,18 @@ export class Metrics {
         this.#add('rollbacks_total')
         break
     }
+  }
+
+  /** Counts something that was refused. */
+  refused(code: string): void {
+    this.#add('refused_total', 1, { code })
+  }
+
+  /** A worker's name, as long as there are not so many that each would cost memory here and in Prometheus. */
+  #label(worker: string): string {
+    if (this.#workers.size >= MOST_LABELS && !this.#workers.has(worker)) return 'others'
+    this.#workers.add(worker)
+    return worker
   }
 
   /** The figures in Prometheus's text format. */

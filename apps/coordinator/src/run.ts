@@ -16,6 +16,7 @@ import { numericsText, type NumericsClass } from './numerics.ts'
 import { readMetrics } from './dashboard/archive.ts'
 import { Dashboard } from './dashboard/dashboard.ts'
 import { History } from './dashboard/history.ts'
+import { QuietLog } from './quiet.ts'
 import { CoordinatorServer, isLoopback, type Hall } from './server.ts'
 import { parametersSha256, Training, type Rewind, type State } from './training.ts'
 
@@ -104,9 +105,14 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   // A full disk must not end the training; what was lost is told with the checkpoints.
   metricsLog.on('error', () => {})
   const listeners: Report[] = [listen]
-  const report: Report = (event) => {
+  const log = new QuietLog((event) => {
     if (!passing.has(event.event)) metricsLog.write(`${JSON.stringify({ time: Date.now(), ...event })}\n`)
     for (const hear of listeners) hear(event)
+  })
+  const counters: Report[] = []
+  const report: Report = (event) => {
+    for (const count of counters) count(event)
+    log.hear(event)
   }
 
   const store: CheckpointStore = new CheckpointStore(
@@ -177,7 +183,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     cluster,
     workersWanted: () => (training.finished ? 0 : training.workersWanted.wanted),
   })
-  listeners.push((event) => metrics.hear(event))
+  counters.push((event) => metrics.hear(event))
   cluster.onDishonest = (since) =>
     training.rewind(since, 'a worker that took part since then gave wrong gradients')
   cluster.onNotFinite = () =>
@@ -189,6 +195,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   let mixed = saved?.mixed ?? false
   const hall: Hall = {
     cluster,
+    refused: (code) => metrics.refused(code),
     largestPayload: Math.max(4 * gradientSize, SMALLEST_LIMIT),
     admit(hello) {
       cluster.checkBan(hello)
@@ -239,6 +246,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     history,
     cluster,
     token: isLoopback(config.host) ? undefined : config.token,
+    refused: (code) => metrics.refused(code),
   })
   listeners.push((event) => dashboard.hear(event, config.steps))
   const server = new CoordinatorServer(config, { ...hall, dashboard })

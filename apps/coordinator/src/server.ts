@@ -1,4 +1,4 @@
-import { asConvoyError, ConvoyError } from '@convoy/errors'
+import { asConvoyError, ConvoyError, type ErrorCode } from '@convoy/errors'
 import {
   HEARTBEAT,
   PROTOCOL_VERSION,
@@ -14,18 +14,27 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createServer as createHttpServer, type IncomingMessage, type Server } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
-import { isIPv6, type AddressInfo } from 'node:net'
+import { isIPv6, type AddressInfo, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { WebSocketServer, type WebSocket } from 'ws'
 import type { Cluster } from './cluster.ts'
 import type { ServerConfig } from './config.ts'
 import type { Dashboard } from './dashboard/dashboard.ts'
+import {
+  Budget,
+  dismiss,
+  hangUp,
+  HANDSHAKE,
+  MAX_BEFORE_HELLO,
+  MAX_CONNECTIONS,
+  MAX_FRAGMENTS,
+  MAX_HTTP_HEADERS,
+  MAX_PENDING,
+  mostChunks,
+  UNASKED,
+} from './limits.ts'
 import { Member } from './member.ts'
 
-/** Time for a peer to finish its HTTP request, and then to say hello, in milliseconds. */
-const HANDSHAKE = 10_000
-/** Connections at once. */
-const MAX_CONNECTIONS = 2_048
 /** Bytes that a message may have beyond its payload. */
 const MARGIN = 1 << 16
 
@@ -45,6 +54,8 @@ export interface Hall {
   admit(
     hello: MessageOf<WorkerMessage, 'hello'>,
   ): Omit<MessageOf<CoordinatorMessage, 'welcome'>, 'kind' | 'version' | 'name'>
+  /** Hears of everything that is refused before there is a worker to name, and of connections that end by it. */
+  refused?(code: ErrorCode): void
   /** Answers a plain HTTP request; undefined where there is nothing at that path. */
   page(path: string): Page | undefined | Promise<Page>
   /** The web page, where there is one. */
@@ -61,6 +72,9 @@ function pathOf(request: IncomingMessage): string {
   return /^[^?#]*/.exec(request.url ?? '')![0]
 }
 
+/** Tells connections apart; the same for a TLS socket and the socket that carries it. */
+const peerOf = (socket: Socket) => `${socket.remoteAddress} ${socket.remotePort}`
+
 const digest = (text: string) => createHash('sha256').update(text).digest()
 
 /** The coordinator's door: HTTP for people and probes, WebSockets for workers. */
@@ -70,6 +84,8 @@ export class CoordinatorServer {
   readonly #http: Server
   readonly #sockets: WebSocketServer
   readonly #token: Buffer | undefined
+  /** Connections that have not shown the token yet, oldest first. */
+  readonly #pending = new Map<string, Socket>()
   #heartbeat: NodeJS.Timeout | undefined
 
   /** Throws E_TOKEN_REQUIRED, or E_USAGE where the TLS files cannot be read. */
@@ -89,13 +105,26 @@ export class CoordinatorServer {
       requestTimeout: HANDSHAKE,
       headersTimeout: HANDSHAKE,
       connectionsCheckingInterval: 2_000,
+      maxHeaderSize: MAX_HTTP_HEADERS,
     }
-    this.#http = tls ? createHttpsServer({ ...tls, ...limits }) : createHttpServer(limits)
+    this.#http = tls
+      ? createHttpsServer({ ...tls, ...limits, handshakeTimeout: HANDSHAKE })
+      : createHttpServer(limits)
     this.#http.maxConnections = MAX_CONNECTIONS
+    const maxPayload = hall.largestPayload + MARGIN
     this.#sockets = new WebSocketServer({
       ...socketOptions,
       noServer: true,
-      maxPayload: hall.largestPayload + MARGIN,
+      maxPayload,
+      maxFragments: MAX_FRAGMENTS,
+      maxBufferedChunks: mostChunks(maxPayload),
+    })
+    this.#http.on('connection', (socket) => this.#arrive(socket))
+    this.#http.on('drop', () => this.#refused('E_BUSY'))
+    this.#http.on('clientError', (error: NodeJS.ErrnoException, socket) => this.#garbled(error, socket))
+    this.#http.on('tlsClientError', (error: NodeJS.ErrnoException) => this.#garbled(error))
+    this.#sockets.on('wsClientError', (error, socket) => {
+      this.#refuse(socket, '400 Bad Request', 'E_HTTP', error.message)
     })
     this.#http.on('request', (request, response) => {
       if (this.#hall.dashboard?.serve(request, response)) return
@@ -106,16 +135,15 @@ export class CoordinatorServer {
     })
     this.#http.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       if (pathOf(request) === '/live' && this.#hall.dashboard) {
+        this.#pending.delete(peerOf(request.socket))
         this.#hall.dashboard.upgrade(request, socket, head)
         return
       }
-      const refusal = this.#refusal(request)
-      if (refusal) {
-        // Before the upgrade nothing was allocated for this peer: this is all that it costs.
-        socket.end(refusal)
-        return
-      }
-      this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.#greet(webSocket))
+      const refusal = this.#tokenRefusal(request)
+      // Before the upgrade nothing was allocated for this peer: this is all that it costs.
+      if (refusal !== undefined) return this.#refuse(socket, '401 Unauthorized', 'E_TOKEN', refusal)
+      this.#pending.delete(peerOf(request.socket))
+      this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.#greet(webSocket, socket))
     })
   }
 
@@ -166,67 +194,146 @@ export class CoordinatorServer {
     await closed
   }
 
-  /** The answer to an upgrade request that is refused, as bytes, or undefined where it may go on. */
-  #refusal(request: IncomingMessage): string | undefined {
-    if (this.#token) {
-      const shown = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1]
-      // Digests have one length, so that the comparison takes one time.
-      if (shown === undefined || !timingSafeEqual(digest(shown), this.#token)) {
-        return httpRefusal(
-          '401 Unauthorized',
+  #refused(code: ErrorCode): void {
+    this.#hall.refused?.(code)
+  }
+
+  /** Refuses an HTTP request. */
+  #refuse(socket: Duplex, status: string, code: ErrorCode, message: string): void {
+    this.#refused(code)
+    const remedy =
+      code === 'E_TOKEN'
+        ? "Give the coordinator's token with --token TEXT or CONVOY_TOKEN."
+        : 'Connect with the same version of Convoy, or with a browser.'
+    dismiss(socket, status, new ConvoyError(code, message, remedy))
+  }
+
+  /** A new connection of which nothing is known yet. */
+  #arrive(socket: Socket): void {
+    const peer = peerOf(socket)
+    if (this.#pending.size >= MAX_PENDING) {
+      const [oldest, dropped] = this.#pending.entries().next().value!
+      this.#pending.delete(oldest)
+      dropped.destroy()
+      this.#refused('E_BUSY')
+    }
+    this.#pending.set(peer, socket)
+    socket.once('close', () => {
+      if (this.#pending.get(peer) === socket) this.#pending.delete(peer)
+    })
+  }
+
+  /** A connection whose HTTP or TLS is wrong, too much, or too slow. */
+  #garbled({ code = '' }: NodeJS.ErrnoException, socket?: Duplex): void {
+    if (code === 'ERR_HTTP_REQUEST_TIMEOUT' || code === 'ERR_TLS_HANDSHAKE_TIMEOUT') {
+      this.#refused('E_HANDSHAKE')
+      socket?.destroy()
+    } else if (code === 'HPE_HEADER_OVERFLOW' && socket?.writable) {
+      this.#refuse(socket, '431 Request Header Fields Too Large', 'E_TOO_LARGE', 'the headers are too long')
+    } else if (code.startsWith('HPE_') && socket?.writable) {
+      this.#refuse(socket, '400 Bad Request', 'E_HTTP', 'this is not HTTP')
+    } else {
+      if (!code.startsWith('ECONN') && code !== 'EPIPE') this.#refused('E_HTTP')
+      socket?.destroy()
+    }
+  }
+
+  /** Why an upgrade request is refused, or undefined where it may go on. */
+  #tokenRefusal(request: IncomingMessage): string | undefined {
+    if (!this.#token) return undefined
+    const shown = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1]
+    if (shown === undefined) return 'the coordinator asks for a token'
+    // Digests have one length, so that the comparison takes one time.
+    return timingSafeEqual(digest(shown), this.#token) ? undefined : 'the token is wrong'
+  }
+
+  /** A new connection that may be a worker's: it says hello in time, or goes. */
+  #greet(socket: WebSocket, line: Duplex): void {
+    let member: Member | undefined
+    let over = false
+    const slow = setTimeout(() => {
+      this.#refused('E_HANDSHAKE')
+      socket.terminate()
+    }, HANDSHAKE)
+    // Until it said who it is, it may not send what is as large as a gradient.
+    let early = 0
+    const weigh = (chunk: Buffer) => {
+      early += chunk.byteLength
+      if (early <= MAX_BEFORE_HELLO) return
+      this.#refused('E_TOO_LARGE')
+      socket.terminate()
+    }
+    line.on('data', weigh)
+    const known = () => {
+      clearTimeout(slow)
+      line.off('data', weigh)
+    }
+    /** Ends the connection in words; what still comes is not read. */
+    const end = (error: ConvoyError) => {
+      over = true
+      known()
+      this.#refused(error.code)
+      if (member) this.#hall.cluster.leave(member, error.message)
+      farewell(socket, error)
+    }
+    const budget = new Budget(UNASKED)
+    /** Counts a message that nobody asked for; one too many ends the connection. */
+    const spend = (): boolean => {
+      if (over) socket.terminate()
+      else if (budget.take()) return true
+      else {
+        end(
           new ConvoyError(
-            'E_TOKEN',
-            shown === undefined ? 'the coordinator asks for a token' : 'the token is wrong',
-            "Give the coordinator's token with --token TEXT or CONVOY_TOKEN.",
+            'E_RATE',
+            'more messages than were asked for',
+            'Use the same version of Convoy on both sides.',
           ),
         )
       }
+      return false
     }
-    return undefined
-  }
-
-  /** A new connection: it says hello in time, or goes. */
-  #greet(socket: WebSocket): void {
-    let member: Member | undefined
-    const slow = setTimeout(() => socket.terminate(), HANDSHAKE)
     // Silence is watched by looking at a clock on each beat, so that a message costs no timer.
     let heard = performance.now()
     const watch = setInterval(() => {
       if (performance.now() - heard > SILENCE) socket.terminate()
     }, HEARTBEAT)
     watch.unref()
+    socket.on('ping', spend)
     socket.on('pong', () => {
-      heard = performance.now()
+      if (spend()) heard = performance.now()
     })
-    socket.on('error', () => socket.terminate())
+    socket.on('error', ({ code = '' }: NodeJS.ErrnoException) => {
+      if (!over && code.startsWith('WS_ERR_')) this.#refused(oversize.has(code) ? 'E_TOO_LARGE' : 'E_FRAME')
+      socket.terminate()
+    })
     socket.on('close', () => {
-      clearTimeout(slow)
+      known()
       clearInterval(watch)
       if (member) this.#hall.cluster.leave(member, 'connection closed')
     })
     socket.on('message', (data, isBinary) => {
+      if (!spend()) return
       heard = performance.now()
       try {
         if (!isBinary) throw new ConvoyError('E_MESSAGE', 'a text message', 'Convoy speaks binary frames.')
         const { message, payload } = readWorkerMessage(data as Buffer)
         if (!member) {
-          clearTimeout(slow)
           member = this.#admit(socket, message)
+          known()
         } else {
           member.tally.received += (data as Buffer).byteLength
+          if ('id' in message && member.awaits(message.id)) budget.give()
           this.#hear(member, message, payload)
         }
       } catch (thrown) {
         const error = asConvoyError(thrown)
-        if (member && error.code === 'E_FRAME') {
+        if (!member) end(error)
+        else if (error.code === 'E_FRAME') {
           // What it was, nobody can tell; the worker connects anew, and its work goes to others.
+          this.#refused(error.code)
           this.#hall.cluster.leave(member, error.message)
           socket.terminate()
-        } else if (member) this.#hall.cluster.refuse(member, error)
-        else {
-          clearTimeout(slow)
-          farewell(socket, error)
-        }
+        } else this.#hall.cluster.refuse(member, error)
       }
     })
   }
@@ -264,6 +371,13 @@ export class CoordinatorServer {
   }
 }
 
+/** What ws says of messages that are too long, or come in too many parts. */
+const oversize = new Set([
+  'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH',
+  'WS_ERR_UNSUPPORTED_DATA_PAYLOAD_LENGTH',
+  'WS_ERR_TOO_MANY_BUFFERED_PARTS',
+])
+
 function say(socket: WebSocket, message: CoordinatorMessage): void {
   if (socket.readyState === socket.OPEN) socket.send(encodeFrame(message))
 }
@@ -271,13 +385,7 @@ function say(socket: WebSocket, message: CoordinatorMessage): void {
 /** Refuses a worker in words and closes. */
 function farewell(socket: WebSocket, error: ConvoyError): void {
   say(socket, { kind: 'goodbye', code: error.code, message: error.message, remedy: error.remedy })
-  socket.close(1008)
-  setTimeout(() => socket.terminate(), 1_000).unref()
-}
-
-function httpRefusal(status: string, error: ConvoyError): string {
-  const body = JSON.stringify({ code: error.code, message: error.message, remedy: error.remedy })
-  return `HTTP/1.1 ${status}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`
+  hangUp(socket, 1008)
 }
 
 function readTls(config: ServerConfig): { cert: Buffer; key: Buffer } | undefined {

@@ -96,8 +96,12 @@ export interface Frame {
   readonly payload: Uint8Array
 }
 
-/** Takes a frame apart; believes nothing. Throws E_FRAME where it was changed on its way, and E_MESSAGE. */
-export function decodeFrame(bytes: Uint8Array): Frame {
+/**
+ * Takes a frame apart; believes nothing. Throws E_FRAME where it was changed on its way, and E_MESSAGE.
+ *
+ * @param maxHeader Bytes that the header may have.
+ */
+export function decodeFrame(bytes: Uint8Array, maxHeader = MAX_HEADER): Frame {
   const end = bytes.byteLength - TRAILER
   if (end < PREFIX) throw malformed(`a message of ${bytes.byteLength} bytes is too short`)
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -110,7 +114,7 @@ export function decodeFrame(bytes: Uint8Array): Frame {
   }
   const length = view.getUint32(0, true)
   const start = view.getUint32(4, true)
-  if (length > MAX_HEADER || PREFIX + length > start || start > end || start % 8 !== 0) {
+  if (length > maxHeader || PREFIX + length > start || start > end || start % 8 !== 0) {
     throw malformed('a message does not start with a Convoy header')
   }
   let header: unknown

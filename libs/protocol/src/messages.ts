@@ -6,6 +6,9 @@ import { decodeFrame, type Frame } from './frame.ts'
 /** Raised whenever a message changes; both sides must have the same. */
 export const PROTOCOL_VERSION = 1
 
+/** Bytes that the header of a worker's message may have; the longest one holds 2,000 characters of text. */
+const MAX_WORKER_HEADER = 16_384
+
 const count = z.int().min(0).max(0x7fff_ffff)
 const text = z.string().max(2_000)
 const name = z.string().regex(/^[\w.:@-]{1,100}$/)
@@ -165,11 +168,16 @@ function checkVersion(frame: Frame, kind: string): void {
   }
 }
 
-/** Takes apart and checks a frame from a worker. Throws E_MESSAGE or E_PROTOCOL_VERSION. */
+/** Takes apart and checks a frame from a worker. Throws E_FRAME, E_MESSAGE, E_TOO_LARGE or E_PROTOCOL_VERSION. */
 export function readWorkerMessage(bytes: Uint8Array): Received<WorkerMessage> {
-  const frame = decodeFrame(bytes)
+  const frame = decodeFrame(bytes, MAX_WORKER_HEADER)
   checkVersion(frame, 'hello')
-  return check(workerMessage, frame)
+  const received = check(workerMessage, frame)
+  const { kind } = received.message
+  if (received.payload.byteLength > 0 && kind !== 'gradient' && kind !== 'evaluation') {
+    throw new ConvoyError('E_TOO_LARGE', `a ${kind} has no payload`, 'Use the same version of Convoy.')
+  }
+  return received
 }
 
 /** Takes apart and checks a frame from the coordinator. Throws E_MESSAGE or E_PROTOCOL_VERSION. */

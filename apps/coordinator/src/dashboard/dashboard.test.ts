@@ -25,7 +25,15 @@ const step = (step: number): RunEvent => ({
 
 async function open(token?: string): Promise<{ dashboard: Dashboard; port: number }> {
   const cluster = new Cluster(() => {})
-  const dashboard = new Dashboard({ run: 'here', runs, history: new History(), cluster, token })
+  const refused: string[] = []
+  const dashboard = new Dashboard({
+    run: 'here',
+    runs,
+    history: new History(),
+    cluster,
+    token,
+    refused: (code) => refused.push(code),
+  })
   const server: Server = createServer((question, answer) => {
     if (!dashboard.serve(question, answer)) answer.writeHead(404).end()
   })

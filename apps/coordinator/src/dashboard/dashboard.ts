@@ -8,8 +8,10 @@ import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { WebSocketServer, type WebSocket } from 'ws'
 import { z } from 'zod'
+import { ConvoyError, type ErrorCode } from '@convoy/errors'
 import type { Cluster } from '../cluster.ts'
 import type { RunEvent } from '../events.ts'
+import { dismiss, hangUp, HANDSHAKE } from '../limits.ts'
 import { Archive, isRunName } from './archive.ts'
 import { Assets, securityHeaders } from './assets.ts'
 import { Curves } from './curves.ts'
@@ -23,8 +25,6 @@ const TICK = 500
 const WORKERS_EVERY = 2
 const SPEEDS_EVERY = 4
 const PING_EVERY = 30
-/** Time for a page to say hello, in milliseconds. */
-const HANDSHAKE = 10_000
 /** Pages at once. */
 const MAX_PAGES = 64
 /** Bytes that wait for a slow page before it misses updates. */
@@ -51,6 +51,8 @@ export interface DashboardOptions {
   readonly cluster: Cluster
   /** What a page must show; undefined on loopback. */
   readonly token: string | undefined
+  /** Hears of every page that is refused. */
+  refused(code: ErrorCode): void
 }
 
 const digest = (text: string) => createHash('sha256').update(text).digest()
@@ -121,10 +123,13 @@ export class Dashboard {
 
   /** Takes a page's WebSocket. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    if (!this.#ownPage(request) || this.#sockets.clients.size >= MAX_PAGES) {
-      socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n')
-      return
+    const refuse = (code: ErrorCode, message: string) => {
+      this.#options.refused(code)
+      const remedy = 'Open the page at the address that the coordinator names, and close others.'
+      dismiss(socket, '403 Forbidden', new ConvoyError(code, message, remedy))
     }
+    if (!this.#ownPage(request)) return refuse('E_HTTP', 'another page asks for what is this one’s')
+    if (this.#sockets.clients.size >= MAX_PAGES) return refuse('E_BUSY', `${MAX_PAGES} pages are open`)
     this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.#greet(webSocket))
   }
 
@@ -133,8 +138,7 @@ export class Dashboard {
     clearInterval(this.#ticker)
     this.#update()
     for (const socket of this.#sockets.clients) {
-      socket.close(1001)
-      setTimeout(() => socket.terminate(), 1_000).unref()
+      hangUp(socket, 1001)
     }
   }
 
@@ -187,7 +191,10 @@ export class Dashboard {
   }
 
   #greet(socket: WebSocket): void {
-    const late = setTimeout(() => socket.terminate(), HANDSHAKE)
+    const late = setTimeout(() => {
+      this.#options.refused('E_HANDSHAKE')
+      socket.terminate()
+    }, HANDSHAKE)
     socket.on('error', () => socket.terminate())
     socket.on('close', () => {
       clearTimeout(late)
@@ -200,7 +207,10 @@ export class Dashboard {
     socket.on('message', (data: Buffer) => {
       const message = readPageMessage(data)
       const known = this.#pages.has(socket)
-      if (!message || known === (message.kind === 'hello')) return socket.close(1008)
+      if (!message || known === (message.kind === 'hello')) {
+        this.#options.refused('E_MESSAGE')
+        return hangUp(socket, 1008)
+      }
       if (message.kind === 'hello') {
         clearTimeout(late)
         this.#admit(socket, message.token)
@@ -210,11 +220,12 @@ export class Dashboard {
 
   #admit(socket: WebSocket, token: string | undefined): void {
     if (!this.#shows(token)) {
+      this.#options.refused('E_TOKEN')
       say(socket, {
         kind: 'token',
         reason: token === undefined ? 'The coordinator asks for its token.' : 'The token is wrong.',
       })
-      return socket.close(1008)
+      return hangUp(socket, 1008)
     }
     this.#update()
     this.#pages.set(socket, { alive: true })

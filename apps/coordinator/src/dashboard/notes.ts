@@ -34,6 +34,8 @@ export function noteOf(event: RunEvent | VerdictEvent): Pick<LiveNote, 'kind' | 
       }
     case 'setAside':
       return { kind: 'fault', text: `${event.worker} is set aside for ${event.seconds} s: ${event.code}.` }
+    case 'muted':
+      return { kind: 'fault', text: `${event.count} more events of kind ${event.of} are not shown.` }
     case 'dishonest':
       return {
         kind: 'fault',

@@ -29,18 +29,17 @@ export class Roster {
       this.#gone.delete(event.worker)
     } else if (event.event === 'workerLeft') {
       this.#gone.set(event.worker, event.reason === LEFT ? 'left' : 'lost')
-      if (this.#gone.size > GONE) this.#gone.delete(this.#gone.keys().next().value!)
+      if (this.#gone.size > GONE) {
+        const oldest = this.#gone.keys().next().value!
+        this.#gone.delete(oldest)
+        this.#engines.delete(oldest)
+      }
     }
   }
 
   /** Bytes to and from all workers so far. */
   get bytes(): { sent: number; received: number } {
-    let [sent, received] = [0, 0]
-    for (const tally of this.#cluster.tallies.values()) {
-      sent += tally.sent
-      received += tally.received
-    }
-    return { sent, received }
+    return this.#cluster.traffic
   }
 
   /** Notes how far everyone is; to be called about once a second. */
