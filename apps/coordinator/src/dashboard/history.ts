@@ -9,9 +9,9 @@ import type {
   LiveSpeeds,
 } from '@convoy/protocol'
 import type { RunEvent } from '../events.ts'
+import { Window } from '@convoy/convergence'
 import { Curves, short, type CurvePoint } from './curves.ts'
 import { noteOf } from './notes.ts'
-import { Window } from './window.ts'
 
 /** Notes that are kept; older ones are in metrics.jsonl. */
 const NOTES = 500
