@@ -225,6 +225,11 @@ export class Convergence {
   }
 }
 
+/** A verdict for people: `not learning`. */
+export function verdictText(verdict: Verdict): string {
+  return verdict.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)
+}
+
 function diverging(what: string): Judgement {
   return { verdict: 'diverging', reason: `${what}: lower the rate.` }
 }
