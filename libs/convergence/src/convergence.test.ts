@@ -1,5 +1,6 @@
 import { RandomStream } from '@convoy/random'
 import { describe, expect, it } from 'vitest'
+import recorded from './real-runs.json' with { type: 'json' }
 import { Convergence, guessingCost, type Verdict } from './convergence.ts'
 
 /** A cost curve: `at(x)` is the true cost at the share x of the run, `deviation` that of one sample around it. */
@@ -204,6 +205,25 @@ describe('what a run does besides', () => {
     const convergence = new Convergence(2.3)
     feed(convergence, [6, 5, 4, 3, 2, 1])
     expect(convergence).toMatchObject({ cost1000: 1, cost5000: 3 })
+  })
+})
+
+describe('real runs', () => {
+  it.each([
+    ['healthy', ['falling']],
+    ['hot', ['diverging']],
+    ['hot, clipped', ['notLearning']],
+    // It is far from guessing at first, and comes down to it.
+    ['cold', ['falling', 'notLearning']],
+    ['zeros', ['deadStart']],
+  ] as const)('%s: %j', (name, verdicts) => {
+    const { steps, costs } = recorded.runs[name]
+    const convergence = new Convergence(guessingCost(10, 'softmax'))
+    const said = costs.flatMap((mean: number | null, i: number) => {
+      const { changed } = convergence.add(i + 1, (mean ?? NaN) * 50 * steps, 50 * steps)
+      return changed ? [changed.verdict] : []
+    })
+    expect(said).toEqual(verdicts)
   })
 })
 

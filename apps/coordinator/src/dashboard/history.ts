@@ -150,8 +150,8 @@ export class History {
     const cost5000 = this.#cost5000.add(step, loss, samples)
     this.point = {
       // The metrics of older runs have only the cost of each batch.
-      cost1000: (event.cost1000 as number | null | undefined) ?? cost1000,
-      cost5000: (event.cost5000 as number | null | undefined) ?? cost5000,
+      cost1000: (event.cost1000) ?? cost1000,
+      cost5000: (event.cost5000) ?? cost5000,
       trainAccuracy: this.#accuracy.add(step, event.accuracy, samples),
       learningRate: event.learningRate,
       imagesPerSecond: spell.samples / spell.seconds,
