@@ -57,6 +57,10 @@ describe('convoy train', () => {
     expect(Number(second.event('start')?.['resumedAt'])).toBeGreaterThanOrEqual(3)
     expect(done['parametersSha256']).toBe(expected['parametersSha256'])
     expect(done['step']).toBe(10)
+    // The windows of the cost go on, too: 900 samples are all in the small one.
+    const steps = [...first.lines, ...second.lines].filter(({ event }) => event === 'step')
+    const sum = steps.reduce((total, { loss, samples }) => total + Number(loss) * Number(samples), 0)
+    expect(steps.at(-1)!['cost1000']).toBeCloseTo(sum / 900, 5)
   })
 
   it('passes over a torn checkpoint, and still gives the same bits', async () => {
@@ -258,6 +262,7 @@ describe('guards', () => {
     const run = train(...wild)
     expect(await run.ended).toBe(1)
     expect(run.event('diverged')).toBeDefined()
+    expect(run.event('verdict')).toMatchObject({ verdict: 'diverging' })
     expect(run.event('setAside')).toBeUndefined()
     expect(run.lines.at(-1)).toMatchObject({ event: 'error', code: 'E_DIVERGED' })
   })

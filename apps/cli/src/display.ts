@@ -1,3 +1,4 @@
+import { verdictText } from '@convoy/convergence'
 import type { RunEvent } from '@convoy/coordinator'
 
 /** Milliseconds between progress lines: in a terminal it is one line that changes, in a pipe a new line each time. */
@@ -29,7 +30,6 @@ export class Display {
   #shownAt = 0
   #lineShown = false
   /** Averages that forget: about the last thousand samples, and the last twenty steps. */
-  #loss = NaN
   #accuracy = NaN
   #speed = NaN
 
@@ -126,6 +126,8 @@ export class Display {
         return `mixed      ${event.worker} computes with ${event.other}; the run began with ${event.first}. The result depends on who computes what.`
       case 'step':
         return this.#step(event)
+      case 'verdict':
+        return `verdict    ${verdictText(event.verdict)}: ${event.reason}`
       case 'epoch':
         return `epoch ${event.epoch}/${this.#start?.epochs ?? '?'}  train loss ${event.trainLoss.toFixed(4)}  train accuracy ${percent(event.trainAccuracy)}  ${duration(event.seconds)}`
       case 'evaluating':
@@ -154,7 +156,6 @@ export class Display {
     const blend = (old: number, value: number, share: number) =>
       Number.isNaN(old) ? value : old + share * (value - old)
     const share = Math.min(1, event.samples / 1_000)
-    this.#loss = blend(this.#loss, event.loss, share)
     this.#accuracy = blend(this.#accuracy, event.accuracy, share)
     this.#speed = blend(this.#speed, event.samples / event.seconds, 0.1)
     const { epochs = 0, stepsPerEpoch = 1, trainImages = 0 } = this.#start ?? {}
@@ -163,7 +164,7 @@ export class Display {
     const filled = Math.round((20 * event.step) / (epochs * stepsPerEpoch))
     const bar = this.#style === 'terminal' ? `${'█'.repeat(filled)}${'░'.repeat(20 - filled)} ` : ''
     this.progress(
-      `${bar}epoch ${event.epoch + 1}/${epochs} step ${inEpoch}/${stepsPerEpoch}  loss ${this.#loss.toFixed(4)}  accuracy ${(100 * this.#accuracy).toFixed(1)} %  ${this.#speed.toFixed(1)} images/s  ${event.workers} workers  ETA ${duration(left / this.#speed)}`,
+      `${bar}epoch ${event.epoch + 1}/${epochs} step ${inEpoch}/${stepsPerEpoch}  loss ${event.cost1000.toFixed(4)}  accuracy ${(100 * this.#accuracy).toFixed(1)} %  ${this.#speed.toFixed(1)} images/s  ${event.workers} workers  ETA ${duration(left / this.#speed)}`,
     )
     return undefined
   }

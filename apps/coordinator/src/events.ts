@@ -1,3 +1,4 @@
+import type { Verdict } from '@convoy/convergence'
 import type { NumericsClass } from './numerics.ts'
 
 /** Everything that happens in a run that someone might want to see: progress, logs, metrics and pages are made of it. */
@@ -53,6 +54,9 @@ export type RunEvent =
       epoch: number
       /** Mean cost of the batch before its update, in nats. */
       loss: number
+      /** Mean cost of the last 1,000 and 5,000 samples, each before its update, in nats. */
+      cost1000: number
+      cost5000: number
       accuracy: number
       learningRate: number
       gradientNorm: number
@@ -60,6 +64,16 @@ export type RunEvent =
       /** Time since the last step's end, in seconds. */
       seconds: number
       workers: number
+    }
+  /** What the cost curve says, whenever that changes; see libs/convergence. */
+  | {
+      event: 'verdict'
+      step: number
+      epoch: number
+      verdict: Verdict
+      reason: string
+      cost1000: number
+      cost5000: number
     }
   | {
       event: 'epoch'

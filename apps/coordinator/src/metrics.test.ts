@@ -9,14 +9,29 @@ const cluster = { size: 2, wasted: 32, traffic: { sent: 100, received: 50 }, tal
 describe('Metrics', () => {
   it('counts what it hears, and reads the rest when it is read', async () => {
     const metrics = new Metrics({ cluster, workersWanted: () => 3 })
-    const step = { epoch: 0, accuracy: 0.5, learningRate: 0.01, gradientNorm: 1, samples: 128, workers: 2 }
+    const step = {
+      epoch: 0,
+      cost1000: 2.4,
+      cost5000: 2.3,
+      accuracy: 0.5,
+      learningRate: 0.01,
+      gradientNorm: 1,
+      samples: 128,
+      workers: 2,
+    }
     metrics.hear({ event: 'step', step: 1, loss: 2.5, seconds: 0.5, ...step })
     metrics.hear({ event: 'step', step: 2, loss: 2.25, seconds: 0.25, ...step })
+    const verdict = { step: 2, epoch: 0, reason: '', cost1000: 2.4, cost5000: 2.3 }
+    metrics.hear({ event: 'verdict', verdict: 'noisy', ...verdict })
+    metrics.hear({ event: 'verdict', verdict: 'falling', ...verdict })
     metrics.hear({ event: 'refused', worker: 'a', code: 'E_GRADIENT', message: '' })
     const lines = (await metrics.text()).split('\n')
     for (const line of [
       'convoy_step 2',
       'convoy_loss 2.25',
+      'convoy_cost{samples="1000"} 2.4',
+      'convoy_cost{samples="5000"} 2.3',
+      'convoy_verdict{verdict="falling"} 1',
       'convoy_images_per_second 512',
       'convoy_samples_total 256',
       'convoy_step_seconds_total 0.75',
@@ -30,6 +45,7 @@ describe('Metrics', () => {
       'convoy_checkpoints_failed_total 0',
     ])
       expect(lines).toContain(line)
+    expect(lines.join()).not.toContain('noisy')
     metrics.refused('E_TOKEN')
     for (let i = 0; i < 5_000; i++) {
       metrics.hear({ event: 'workerStalled', worker: `w${i}`, waited: 1, step: 1 })

@@ -23,8 +23,11 @@ export class Metrics {
 
   constructor(watched: Watched) {
     this.#watched = watched
-    const gauge = (name: string, help: string) => {
-      this.#gauges.set(name, new Gauge({ name: `convoy_${name}`, help, registers: [this.#registry] }))
+    const gauge = (name: string, help: string, ...labelNames: string[]) => {
+      this.#gauges.set(
+        name,
+        new Gauge({ name: `convoy_${name}`, help, labelNames, registers: [this.#registry] }),
+      )
     }
     const counter = (name: string, help: string, ...labelNames: string[]) => {
       const made = new Counter({ name: `convoy_${name}`, help, labelNames, registers: [this.#registry] })
@@ -34,6 +37,8 @@ export class Metrics {
     gauge('step', 'Updates done in the run.')
     gauge('epoch', 'Epochs done in the run.')
     gauge('loss', 'Mean cost of the last batch before its update, in nats.')
+    gauge('cost', 'Mean cost of the last samples before their updates, in nats.', 'samples')
+    gauge('verdict', 'What the cost curve says: 1 for the verdict that holds.', 'verdict')
     gauge('accuracy', 'Share of the last batch that was right before its update.')
     gauge('test_accuracy', 'Accuracy on the test set when it was tested last.')
     gauge('learning_rate', 'Learning rate of the last update.')
@@ -61,8 +66,8 @@ export class Metrics {
     counter('rollbacks_total', 'Times the training went back to an earlier state.')
   }
 
-  #set(name: string, value: number): void {
-    this.#gauges.get(name)!.set(value)
+  #set(name: string, value: number, labels: Record<string, string> = {}): void {
+    this.#gauges.get(name)!.set(labels, value)
   }
 
   #add(name: string, value = 1, labels: Record<string, string> = {}): void {
@@ -74,6 +79,8 @@ export class Metrics {
       case 'step':
         this.#set('step', event.step)
         this.#set('loss', event.loss)
+        this.#set('cost', event.cost1000, { samples: '1000' })
+        this.#set('cost', event.cost5000, { samples: '5000' })
         this.#set('accuracy', event.accuracy)
         this.#set('learning_rate', event.learningRate)
         this.#set('gradient_norm', event.gradientNorm)
@@ -81,6 +88,10 @@ export class Metrics {
         this.#add('steps_total')
         this.#add('samples_total', event.samples)
         this.#add('step_seconds_total', event.seconds)
+        break
+      case 'verdict':
+        this.#gauges.get('verdict')!.reset()
+        this.#set('verdict', 1, { verdict: event.verdict })
         break
       case 'epoch':
         this.#set('epoch', event.epoch)

@@ -1,3 +1,4 @@
+import { Convergence, guessingCost } from '@convoy/convergence'
 import { prepare, type AugmentationSpec, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { buildModel, freeze, parameterLayout, trainedLayout } from '@convoy/model'
@@ -99,8 +100,14 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
 
   const history = new History()
   const metricsFile = path.join(directory, 'metrics.jsonl')
-  // A new run has no metrics yet.
-  await readMetrics(metricsFile, (event, time) => history.hear(event, time)).catch(() => {})
+  const convergence = new Convergence(guessingCost(model.classes, model.head))
+  // What the run did so far; a new one has no metrics yet.
+  await readMetrics(metricsFile, (event, time) => {
+    history.hear(event, time)
+    // JSON has no NaN.
+    if (event.event === 'step')
+      convergence.add(event.step, ((event.loss as number | null) ?? NaN) * event.samples, event.samples)
+  }).catch(() => {})
   const metricsLog = createWriteStream(metricsFile, { flags: 'a' })
   // A full disk must not end the training; what was lost is told with the checkpoints.
   metricsLog.on('error', () => {})
@@ -166,6 +173,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     evaluateEvery: config.evaluateEvery,
     worth: config.worth,
     steps: config.steps,
+    convergence,
     start: saved ?? beginning(),
     ...(ledger
       ? {

@@ -1,4 +1,5 @@
 import { Arena } from '@convoy/arena'
+import type { Convergence, Judgement } from '@convoy/convergence'
 import { epochOrder, batchRange, stepCount, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { trainedLayout, trainedRanges, type ModelSpec, type TrainedRange } from '@convoy/model'
@@ -60,6 +61,8 @@ export interface TrainingInput {
   readonly steps: number | undefined
   /** Parameters and velocity to start from. */
   readonly start: State
+  /** Reads the cost curve; holds that of the run so far. */
+  readonly convergence: Convergence
   /** Told after each update which samples it used, and who computed them. */
   readonly used?: (step: number, samples: Uint32Array, nodes: readonly Entry[]) => void
 }
@@ -197,10 +200,11 @@ export class Training {
     return all.length
   }
 
-  /** Has ledger and guard continue from `progress`. */
+  /** Has ledger, guard and the reading of the curve continue from `progress`. */
   #takeUp(): void {
     const { config, dataset } = this.#input
-    const { epoch, epochSamples, guard } = this.progress
+    const { step, epoch, epochSamples, guard } = this.progress
+    this.#input.convergence.takeBack(step)
     this.#ledger.begin(epochOrder(config.seed, epoch, dataset.train.count).subarray(0, epochSamples))
     this.#guard.state = guard
   }
@@ -228,6 +232,8 @@ export class Training {
     const { config, report, cluster } = this.#input
     if (this.#diverged || this.#rewind) return
     report({ event: 'diverged', step, reason, message })
+    const verdict = reason === 'deadStart' ? 'deadStart' : 'diverging'
+    this.#say(this.#input.convergence.decide({ verdict, reason: `The training went wrong: ${message}.` }))
     if (config.onDivergence === 'rollback' && rateFactor > 2 ** -MOST_HALVINGS) {
       // Of a start that never learned there is no good state but the first.
       const to = reason === 'deadStart' ? 0 : epoch * this.stepsPerEpoch
@@ -323,11 +329,14 @@ export class Training {
       computeSeconds: Math.max(0, ...cluster.engineSeconds.values()),
       updateSeconds: (performance.now() - computed) / 1000,
     })
+    const { cost1000, cost5000, changed } = this.#input.convergence.add(progress.step, loss, count)
     report({
       event: 'step',
       step: progress.step,
       epoch: progress.epoch,
       loss: loss / count,
+      cost1000,
+      cost5000,
       accuracy: correct / count,
       learningRate: rate,
       gradientNorm: norm,
@@ -335,11 +344,21 @@ export class Training {
       seconds,
       workers: cluster.size,
     })
+    this.#say(changed)
     const divergence: Divergence | undefined = this.optimizer.isFinite()
       ? this.#guard.step(progress.step, loss, count)
       : { reason: 'notFinite', message: 'a parameter is NaN or infinite' }
     if (divergence) this.diverged(divergence)
     return true
+  }
+
+  /** Reports a change of the verdict. */
+  #say(changed: Judgement | undefined): void {
+    if (!changed) return
+    const { convergence, report } = this.#input
+    const { step, epoch } = this.progress
+    const { cost1000, cost5000 } = convergence
+    report({ event: 'verdict', step, epoch, ...changed, cost1000, cost5000 })
   }
 
   #endEpoch(): void {

@@ -19,7 +19,17 @@ const closing: (() => void)[] = []
 afterEach(() => closing.splice(0).forEach((close) => close()))
 
 const step = (step: number): RunEvent => ({
-  ...{ event: 'step', step, epoch: 0, loss: 2, accuracy: 0.1, learningRate: 0.01, gradientNorm: 1 },
+  ...{
+    event: 'step',
+    step,
+    epoch: 0,
+    loss: 2,
+    cost1000: 2,
+    cost5000: 2,
+    accuracy: 0.1,
+    learningRate: 0.01,
+    gradientNorm: 1,
+  },
   ...{ samples: 10, seconds: 0.1, workers: 1 },
 })
 

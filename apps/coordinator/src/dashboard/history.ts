@@ -9,9 +9,9 @@ import type {
   LiveSpeeds,
 } from '@convoy/protocol'
 import type { RunEvent } from '../events.ts'
+import { Window } from '@convoy/convergence'
 import { Curves, short, type CurvePoint } from './curves.ts'
 import { noteOf } from './notes.ts'
-import { Window } from './window.ts'
 
 /** Notes that are kept; older ones are in metrics.jsonl. */
 const NOTES = 500
@@ -20,20 +20,6 @@ const SPEED_OVER = 10
 const SPEED_STEPS = 100
 /** Points of a worker's speed that are kept; beyond them, every other one goes. */
 const SPEEDS = 1_024
-
-/** What convergence has to say; where the run's events hold none, there is none to show. */
-export type VerdictEvent = {
-  event: 'verdict'
-  step: number
-  epoch: number
-  verdict: string
-  reason: string
-}
-/** The windowed costs, where the event brings them. */
-interface Windowed {
-  cost1000?: number | null
-  cost5000?: number | null
-}
 
 const computes = ({ state }: LiveWorker) => !['compiling', 'left', 'lost'].includes(state)
 
@@ -71,7 +57,7 @@ export class History {
    * @param totalSteps Updates after which the run ends before all of its epochs are done.
    * @returns The note that was made of it, if it is worth one.
    */
-  hear(event: RunEvent | VerdictEvent, time: number, totalSteps?: number): LiveNote | undefined {
+  hear(event: RunEvent, time: number, totalSteps?: number): LiveNote | undefined {
     switch (event.event) {
       case 'start': {
         const { model, parameters, data, trainImages, testImages, epochs, stepsPerEpoch, batchSize, seed } =
@@ -141,7 +127,7 @@ export class History {
     return note
   }
 
-  #hearStep(event: Extract<RunEvent, { event: 'step' }> & Windowed): void {
+  #hearStep(event: Extract<RunEvent, { event: 'step' }>): void {
     const { step, samples, seconds } = event
     // What JSON could not hold was not finite.
     const loss = (event.loss as number | null) ?? NaN
@@ -163,6 +149,7 @@ export class History {
     const cost1000 = this.#cost1000.add(step, loss, samples)
     const cost5000 = this.#cost5000.add(step, loss, samples)
     this.point = {
+      // The metrics of older runs have only the cost of each batch.
       cost1000: event.cost1000 ?? cost1000,
       cost5000: event.cost5000 ?? cost5000,
       trainAccuracy: this.#accuracy.add(step, event.accuracy, samples),

@@ -1,11 +1,11 @@
+import { verdictText } from '@convoy/convergence'
 import type { LiveNote } from '@convoy/protocol'
 import { LEFT, type RunEvent } from '../events.ts'
-import type { VerdictEvent } from './history.ts'
 
 const percent = (share: number) => `${(100 * share).toFixed(2)} %`
 
 /** An event in words for the page's list; undefined for those that its curves and figures show. */
-export function noteOf(event: RunEvent | VerdictEvent): Pick<LiveNote, 'kind' | 'text'> | undefined {
+export function noteOf(event: RunEvent): Pick<LiveNote, 'kind' | 'text'> | undefined {
   switch (event.event) {
     case 'start':
       return {
@@ -72,7 +72,7 @@ export function noteOf(event: RunEvent | VerdictEvent): Pick<LiveNote, 'kind' | 
     case 'checkpointPassedOver':
       return { kind: 'fault', text: `A bad checkpoint was passed over: ${event.message}` }
     case 'verdict':
-      return { kind: 'verdict', text: `${event.verdict}: ${event.reason}` }
+      return { kind: 'verdict', text: `Now ${verdictText(event.verdict)}. ${event.reason}` }
     case 'done':
       return {
         kind: 'run',

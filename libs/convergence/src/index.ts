@@ -1,0 +1,3 @@
+export { Convergence, guessingCost, verdictText } from './convergence.ts'
+export type { Judgement, Reading, Verdict } from './convergence.ts'
+export { Window } from './window.ts'
