@@ -10,6 +10,8 @@ export interface ChaosOptions {
   readonly seed: number
   readonly steps: number
   readonly faults: number
+  /** The kinds of faults; all where none are named. */
+  readonly only?: readonly Fault['kind'][]
   /** Options of the run: data, model, batch. */
   readonly run: readonly string[]
   /** Options of every worker: the engine. */
@@ -136,7 +138,7 @@ export async function disturbed(options: ChaosOptions): Promise<Outcome> {
   }
 
   const last = (key: string) => coordinator.lines.findLast((line) => line.event === key)
-  const faults = schedule(seed, steps, options.faults)
+  const faults = schedule(seed, steps, options.faults, options.only)
   let next = 0
   try {
     for (;;) {

@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util'
 import { scratch } from '../convoy.ts'
+import { kinds } from './schedule.ts'
 import { disturbed, undisturbed, type ChaosOptions } from './chaos.ts'
 
 const { values } = parseArgs({
@@ -8,6 +9,7 @@ const { values } = parseArgs({
     seeds: { type: 'string', default: '1' },
     steps: { type: 'string', default: '200' },
     faults: { type: 'string', default: '36' },
+    only: { type: 'string', default: kinds.join() },
     engine: { type: 'string', default: 'auto' },
     width: { type: 'string', default: '0.25' },
     data: { type: 'string', default: process.env['CONVOY_DATA'] || 'synthetic' },
@@ -21,12 +23,18 @@ if (values.help) {
   --seeds N     how many seeds, from that one on (1)
   --steps N     updates (200)
   --faults N    faults in a run (36)
+  --only KINDS  of ${kinds.join()} (all)
   --engine NAME of the workers (auto)
   --width X     filters, as a multiple of the paper's (0.25)
   --data SOURCE as for convoy train (CONVOY_DATA, or synthetic)
   --json        one JSON object a line
 Exit code 1 where the sums differ.`)
   process.exit(0)
+}
+const only = kinds.filter((kind) => values.only.split(',').includes(kind))
+if (only.length === 0) {
+  console.error(`--only takes some of ${kinds.join()}`)
+  process.exit(2)
 }
 const { folder, remove } = scratch()
 const say = (line: object) => {
@@ -36,6 +44,7 @@ const options: ChaosOptions = {
   seed: Number(values.seed),
   steps: Number(values.steps),
   faults: Number(values.faults),
+  only,
   run: ['--data', values.data, '--limit-train', '2000', '--limit-test', '64', '--width', values.width],
   worker: ['--engine', values.engine],
   folder,

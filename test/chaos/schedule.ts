@@ -26,14 +26,19 @@ export interface Fault {
   readonly duration: number
 }
 
-/** The faults of a seed, by their steps. Every kind comes about equally often. */
-export function schedule(seed: number, steps: number, count: number): Fault[] {
+/** The faults of a seed, by their steps. Every kind of `only` comes about equally often. */
+export function schedule(
+  seed: number,
+  steps: number,
+  count: number,
+  only: readonly Fault['kind'][] = kinds,
+): Fault[] {
   const random = new RandomStream(seed, 0)
   const below = (n: number) => random.uint32() % n
   // Each round is all kinds in an order of its own, so that a few faults are of many kinds.
-  const order: (typeof kinds)[number][] = []
+  const order: Fault['kind'][] = []
   while (order.length < count) {
-    const round = [...kinds]
+    const round = [...only]
     for (let i = round.length - 1; i > 0; i--) {
       const j = below(i + 1)
       ;[round[i], round[j]] = [round[j], round[i]]
