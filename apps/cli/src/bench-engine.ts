@@ -1,4 +1,4 @@
-import { measurePeak, onednnStatus, type EngineChoice } from '@convoy/engine'
+import { measurePeak, onednnStatus, tensorflowIsSetUp, type EngineChoice } from '@convoy/engine'
 import { buildModel, multiplyAdds } from '@convoy/model'
 import { fork, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -45,14 +45,20 @@ export class EngineProcess {
 
   async measure(request: Measure): Promise<Measured> {
     this.#child.send(request)
-    const over = once(this.#child, 'exit').then(([code, signal]) => {
-      throw new Error(`the process of ${request.engine.engine} ended with ${code ?? signal}`)
+    const settled = new AbortController()
+    const { signal } = settled
+    const over = once(this.#child, 'exit', { signal }).then(([code, by]) => {
+      throw new Error(`the process of ${request.engine.engine} ended with ${code ?? by}`)
     })
-    const [answer] = (await Promise.race([once(this.#child, 'message'), over])) as [
-      Measured | { error: string },
-    ]
-    if ('error' in answer) throw new Error(answer.error)
-    return answer
+    try {
+      const [answer] = (await Promise.race([once(this.#child, 'message', { signal }), over])) as [
+        Measured | { error: string },
+      ]
+      if ('error' in answer) throw new Error(answer.error)
+      return answer
+    } finally {
+      settled.abort()
+    }
   }
 
   close(): void {
@@ -137,6 +143,11 @@ export async function benchEngine(
   }
   const wasm = engineCase('tfjs-wasm', 'float32', 16, 1)
   const wasmForward = engineCase('tfjs-wasm', 'float32', 16, 1, 1, true)
+  const tensorflow = tensorflowIsSetUp() ? engineCase('tfjs-tensorflow', 'float32', 16, cores) : undefined
+  if (tensorflow) {
+    engineCase('tfjs-tensorflow', 'float32', 16, 1)
+    engineCase('tfjs-tensorflow', 'float32', 64, 1)
+  }
   const torch = await startTorch()
   const torchCases: Case[] = []
   if (torch) {
@@ -216,6 +227,12 @@ export async function benchEngine(
     bf16VsTorchBf16: versus(mine.bf16, 'bf16'),
     bf16VsTorchF32: versus(mine.bf16, 'float32'),
     f32VsTorchF32: versus(mine.float32, 'float32'),
+    tensorflowVsTorchF32: versus(tensorflow, 'float32'),
+    /** libtensorflow by oneDNN's float32, as many one-thread processes. */
+    tensorflowVsOnednnF32:
+      tensorflow && mine.float32
+        ? median(tensorflow.results.map((value, i) => value / mine.float32!.results[i]))
+        : null,
     shareOfPeak: mine.bf16
       ? median(mine.bf16.results.map((value, i) => (value * TRAINING) / cores / peaks[i]))
       : null,
