@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
+/** Where `./convoy` is. */
+export const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
 
 export interface Line {
   event: string

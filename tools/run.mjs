@@ -6,7 +6,8 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
 const [file, ...rest] = process.argv.slice(2)
 // As deep below the root as the tests, which look for the root from where they are.
-const outfile = path.join(root, 'dist', `${path.basename(path.dirname(file))}.mjs`)
+const name = `${path.basename(path.dirname(file))}-${path.basename(file, '.ts')}.mjs`
+const outfile = path.join(root, 'dist', name)
 await build({
   entryPoints: [path.resolve(file)],
   outfile,

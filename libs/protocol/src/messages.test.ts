@@ -123,6 +123,13 @@ describe('frames', () => {
 })
 
 describe('messages', () => {
+  // Not in the table below, since a test's title cannot show it.
+  it.each(['kind', 'version'])('with a bigint for %s are refused as any other', (key) =>
+    expect(() => readWorkerMessage(encodeFrame({ ...fromWorker[0], [key]: 12n ** 16n }))).toThrowError(
+      expect.objectContaining({ code: expect.stringMatching(/^E_(MESSAGE|PROTOCOL_VERSION)$/) as string }),
+    ),
+  )
+
   it.each(fromWorker)('$kind comes back', (message) =>
     expect(readWorkerMessage(encodeFrame(message)).message).toEqual(message),
   )
@@ -133,11 +140,13 @@ describe('messages', () => {
   it.each([
     [{ kind: 'dance' }, 'E_MESSAGE'],
     [null, 'E_MESSAGE'],
+    [{ kind: { toString: 1 } }, 'E_MESSAGE'],
     [{ ...fromWorker[0], version: 99 }, 'E_PROTOCOL_VERSION'],
     [{ ...fromWorker[0], name: 'a\nb' }, 'E_MESSAGE'],
     [{ ...fromWorker[2], id: NaN }, 'E_MESSAGE'],
     [{ ...fromWorker[2], count: -1 }, 'E_MESSAGE'],
     [{ ...fromWorker[2], extra: 1 }, 'E_MESSAGE'],
+    [{ ...fromWorker[0], version: { toJSON: 1 } }, 'E_PROTOCOL_VERSION'],
     [{ ...fromWorker[6], why: 'x'.repeat(3_000) }, 'E_MESSAGE'],
   ])('%j is refused with %s', (message, code) =>
     expect(() => readWorkerMessage(encodeFrame(message as object))).toThrowError(

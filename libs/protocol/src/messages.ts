@@ -145,6 +145,12 @@ export interface Received<Message> {
   readonly payload: Uint8Array
 }
 
+/** What a peer gave for a word or number, or of what type it is: printing anything else could fail. */
+function shown(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.slice(0, 40))
+  return typeof value === 'number' ? String(value) : typeof value
+}
+
 function check<Message>(schema: z.ZodType<Message>, frame: Frame): Received<Message> {
   const parsed = schema.safeParse(frame.header)
   if (parsed.success) return { message: parsed.data, payload: frame.payload }
@@ -152,7 +158,7 @@ function check<Message>(schema: z.ZodType<Message>, frame: Frame): Received<Mess
   const kind = (frame.header as { kind?: unknown } | null)?.kind
   throw new ConvoyError(
     'E_MESSAGE',
-    `a message of kind ${JSON.stringify(kind)?.slice(0, 40)} is malformed at ${issue.path.join('.') || 'its top'}: ${issue.message}`,
+    `a message of kind ${shown(kind)} is malformed at ${issue.path.join('.') || 'its top'}: ${issue.message}`,
     'Use the same version of Convoy on both sides.',
   )
 }
@@ -162,7 +168,7 @@ function checkVersion(frame: Frame, kind: string): void {
   if (header?.kind === kind && header.version !== PROTOCOL_VERSION) {
     throw new ConvoyError(
       'E_PROTOCOL_VERSION',
-      `this side speaks protocol version ${PROTOCOL_VERSION}, the other ${JSON.stringify(header.version)?.slice(0, 20)}`,
+      `this side speaks protocol version ${PROTOCOL_VERSION}, the other ${shown(header.version)}`,
       'Install the same version of Convoy on coordinator and workers.',
     )
   }
