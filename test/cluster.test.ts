@@ -87,6 +87,29 @@ describe('convoy train', () => {
     expect(done['parametersSha256']).toBe(expected['parametersSha256'])
   })
 
+  it('stops at an accuracy, with the bits of that step, and stays there', async () => {
+    const whole = train('--workers', '2', '--epochs', '5')
+    await whole.done()
+    const tests = whole.lines.filter(({ event }) => event === 'test')
+    const until = Math.max(...tests.slice(0, 4).map(({ testAccuracy }) => Number(testAccuracy)))
+    const { step, epoch } = tests.find(({ testAccuracy }) => Number(testAccuracy) >= until)!
+    const steps = await train('--workers', '2', '--epochs', '5', '--steps', String(step)).done()
+    const args = ['--epochs', '5', '--name', 'until', '--until', String(until)]
+    const done = await train('--workers', '1', ...args).done()
+    expect(done).toMatchObject({ step, epoch, finished: true, testAccuracy: until })
+    expect(done['until']).toMatchObject({
+      accuracy: until,
+      reached: true,
+      epochs: epoch,
+      samples: Number(epoch) * 450,
+    })
+    expect(done['parametersSha256']).toBe(steps['parametersSha256'])
+    // Started again, it has nothing to do; without --until it goes on.
+    expect(await train('--workers', '1', ...args).done()).toMatchObject({ step, testAccuracy: until })
+    const on = await train('--workers', '2', ...args.slice(0, -2)).done()
+    expect(on['parametersSha256']).toBe(whole.event('done')!['parametersSha256'])
+  })
+
   it('refuses to go on with a run under other settings', async () => {
     const run = train('--name', 'reference', '--learning-rate', '0.5')
     expect(await run.ended).toBe(1)
@@ -285,6 +308,7 @@ describe('guards', () => {
 describe('the command line', () => {
   it.each([
     [['train', '--learning-rate', '-1'], /E_USAGE: --learning-rate -1/, 2],
+    [['train', '--until', '85'], /E_USAGE: --until 85 .*percentage/, 2],
     [['train', '--model', 'resnet'], /E_USAGE: --model resnet/, 2],
     [['train', '--recipe', 'cake'], /E_USAGE: no recipe is called cake/, 2],
     [['train', '--no-such-flag'], /unknown option/, 2],

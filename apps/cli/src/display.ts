@@ -29,6 +29,8 @@ export class Display {
   #start: Extract<RunEvent, { event: 'start' }> | undefined
   #shownAt = 0
   #lineShown = false
+  /** Where a run that ends at an accuracy is expected to end. */
+  #expectedEpoch = Infinity
   /** Averages that forget: about the last thousand samples, and the last twenty steps. */
   #accuracy = NaN
   #speed = NaN
@@ -134,6 +136,7 @@ export class Display {
         this.progress(`testing ${grouped(event.done)} of ${grouped(event.of)} images`)
         return undefined
       case 'test':
+        this.#expectedEpoch = event.expectedEpoch ?? Infinity
         return `           test loss ${event.testLoss.toFixed(4)}  test accuracy ${percent(event.testAccuracy)}`
       case 'checkpoint':
         return undefined
@@ -145,6 +148,11 @@ export class Display {
         return [
           `${event.finished ? 'done' : 'stopped'}       step ${grouped(event.step)}, epoch ${event.epoch}, ${duration(event.seconds)} of training, ${event.imagesPerSecond.toFixed(1)} images/s`,
           ...(event.testAccuracy === null ? [] : [`           test accuracy ${percent(event.testAccuracy)}`]),
+          ...(event.until
+            ? [
+                `           ${percent(event.until.accuracy)} ${event.until.reached ? 'reached' : 'not reached'} after ${grouped(event.until.epochs)} epochs, ${grouped(event.until.samples)} samples, ${duration(event.until.seconds)}`,
+              ]
+            : []),
           `           parameters sha256 ${event.parametersSha256}${event.mixed ? ' (mixed numerics)' : ''}`,
         ].join('\n')
       default:
@@ -159,7 +167,8 @@ export class Display {
     this.#accuracy = blend(this.#accuracy, event.accuracy, share)
     this.#speed = blend(this.#speed, event.samples / event.seconds, 0.1)
     const { epochs = 0, stepsPerEpoch = 1, trainImages = 0 } = this.#start ?? {}
-    const left = (epochs - event.step / stepsPerEpoch) * trainImages
+    const end = Math.min(epochs, this.#expectedEpoch)
+    const left = Math.max(0, end - event.step / stepsPerEpoch) * trainImages
     const inEpoch = ((event.step - 1) % stepsPerEpoch) + 1
     const filled = Math.round((20 * event.step) / (epochs * stepsPerEpoch))
     const bar = this.#style === 'terminal' ? `${'█'.repeat(filled)}${'░'.repeat(20 - filled)} ` : ''

@@ -7,6 +7,7 @@ import { z } from 'zod'
  */
 
 const positive = z.number().positive()
+const notAccuracy = 'it is neither a share such as 0.85 nor a percentage such as 85%'
 const whole = z.int().min(0).max(Number.MAX_SAFE_INTEGER)
 
 /** What decides the result, bit for bit, together with the data set and the numerics class. */
@@ -179,6 +180,16 @@ export const runSchema = z.object({
     .min(1)
     .optional()
     .meta({ description: 'stop after so many updates, whatever the epoch', unit: 'N' }),
+  until: z
+    .union([
+      z.number().gt(0, notAccuracy).max(1, notAccuracy),
+      z.string().regex(/^(100|\d{1,2}(\.\d+)?) ?%$/, notAccuracy),
+    ])
+    .optional()
+    .meta({
+      description: 'stop at the first test with this accuracy, such as 0.85 or 85%; --epochs stays the limit',
+      unit: 'ACCURACY',
+    }),
   verify: z.number().min(0).max(1).default(0).meta({
     description: 'share of the work that a second worker repeats, to find workers whose gradients are wrong',
     unit: 'SHARE',
@@ -267,5 +278,10 @@ export const recipes = {
     },
   },
 } as const satisfies Record<string, { description: string; options: Partial<CoordinatorConfig> }>
+
+/** `--until` as a share of 1. */
+export function shareOf(accuracy: number | string): number {
+  return typeof accuracy === 'number' ? accuracy : parseFloat(accuracy) / 100
+}
 
 export type RecipeName = keyof typeof recipes

@@ -87,7 +87,16 @@ export type RunEvent =
       seconds: number
     }
   | { event: 'evaluating'; done: number; of: number }
-  | { event: 'test'; epoch: number; step: number; testLoss: number; testAccuracy: number; seconds: number }
+  | {
+      event: 'test'
+      epoch: number
+      step: number
+      testLoss: number
+      testAccuracy: number
+      seconds: number
+      /** With --until: the epoch at which its accuracy is expected, null while the tests do not say. */
+      expectedEpoch?: number | null
+    }
   | { event: 'checkpoint'; step: number; path: string }
   | { event: 'checkpointFailed'; step: number; message: string }
   | { event: 'checkpointPassedOver'; path: string; message: string }
@@ -105,6 +114,8 @@ export type RunEvent =
       mixed: boolean
       numerics: NumericsClass | null
       finished: boolean
+      /** With --until: whether its accuracy was reached, and what was trained until then; seconds without the tests. */
+      until?: { accuracy: number; reached: boolean; epochs: number; seconds: number; samples: number }
     }
 
 /** The reason of a `workerLeft` whose worker had said that it would leave. */

@@ -9,7 +9,7 @@ import path from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { CheckpointStore, exists, writeDurably } from './checkpoints.ts'
 import { Cluster } from './cluster.ts'
-import { dataSchema, trainingSchema, type CoordinatorConfig, type TrainingConfig } from './config.ts'
+import { dataSchema, shareOf, trainingSchema, type CoordinatorConfig, type TrainingConfig } from './config.ts'
 import type { Report, RunEvent } from './events.ts'
 import { initialParameters } from './initial.ts'
 import { Metrics } from './metrics.ts'
@@ -19,7 +19,7 @@ import { Dashboard } from './dashboard/dashboard.ts'
 import { History } from './dashboard/history.ts'
 import { QuietLog } from './quiet.ts'
 import { CoordinatorServer, isLoopback, type Hall } from './server.ts'
-import { parametersSha256, Training, type Rewind, type State } from './training.ts'
+import { parametersSha256, Training, type Rewind, type State, type Test } from './training.ts'
 
 export type DoneEvent = Extract<RunEvent, { event: 'done' }>
 
@@ -101,9 +101,18 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   const history = new History()
   const metricsFile = path.join(directory, 'metrics.jsonl')
   const convergence = new Convergence(guessingCost(model.classes, model.head))
+  const tests: Test[] = []
   // What the run did so far; a new one has no metrics yet.
   await readMetrics(metricsFile, (event, time) => {
     history.hear(event, time)
+    if (event.event === 'test') {
+      const { step, epoch, testAccuracy } = event
+      tests.splice(tests.findLastIndex((test) => test.step < step) + 1, Infinity, {
+        step,
+        epoch,
+        accuracy: testAccuracy,
+      })
+    }
     // JSON has no NaN.
     if (event.event === 'step')
       convergence.add(event.step, ((event.loss as number | null) ?? NaN) * event.samples, event.samples)
@@ -164,13 +173,17 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
       message: `the ledger: ${error.message}`,
     })
   })
+  const until = config.until === undefined ? undefined : shareOf(config.until)
   const training: Training = new Training({
     config: trainingConfig,
     model,
     dataset,
     cluster,
     report,
-    evaluateEvery: config.evaluateEvery,
+    // An accuracy is reached at a test.
+    evaluateEvery: until === undefined ? config.evaluateEvery : Math.max(1, config.evaluateEvery),
+    until,
+    tests,
     worth: config.worth,
     steps: config.steps,
     convergence,
@@ -360,11 +373,22 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
         epoch: progress.epoch,
         imagesPerSecond: training.sessionSeconds > 0 ? training.sessionSamples / training.sessionSeconds : 0,
         trainLoss: Number.isFinite(training.trainLoss) ? training.trainLoss : null,
-        testAccuracy: training.score?.accuracy ?? null,
+        testAccuracy: training.testAccuracy ?? training.score?.accuracy ?? null,
         seconds: progress.seconds,
         mixed,
         numerics: numericsClass,
         finished: training.finished,
+        ...(until === undefined
+          ? {}
+          : {
+              until: {
+                accuracy: until,
+                reached: training.reached,
+                epochs: progress.epoch,
+                seconds: progress.seconds,
+                samples: progress.epoch * dataset.train.count + progress.epochSamples,
+              },
+            }),
       }
       report(done)
       return done

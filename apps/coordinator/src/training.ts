@@ -1,5 +1,5 @@
 import { Arena } from '@convoy/arena'
-import type { Convergence, Judgement } from '@convoy/convergence'
+import { epochOfAccuracy, type Convergence, type Judgement } from '@convoy/convergence'
 import { epochOrder, batchRange, stepCount, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { trainedLayout, trainedRanges, type ModelSpec, type TrainedRange } from '@convoy/model'
@@ -59,12 +59,23 @@ export interface TrainingInput {
   readonly worth: number
   /** Stop after so many updates, whatever the epoch. */
   readonly steps: number | undefined
+  /** Stop at a test with this accuracy, a share of 1. */
+  readonly until: number | undefined
+  /** The tests so far. */
+  readonly tests: readonly Test[]
   /** Parameters and velocity to start from. */
   readonly start: State
   /** Reads the cost curve; holds that of the run so far. */
   readonly convergence: Convergence
   /** Told after each update which samples it used, and who computed them. */
   readonly used?: (step: number, samples: Uint32Array, nodes: readonly Entry[]) => void
+}
+
+/** A test of the run. */
+export interface Test {
+  readonly step: number
+  readonly epoch: number
+  readonly accuracy: number
 }
 
 /** A state to start from; what it does not say is as at the beginning. */
@@ -103,7 +114,7 @@ export class Training {
   readonly totalSteps: number
   /** The mean loss and accuracy of the epoch that ended last. */
   trainLoss = NaN
-  /** The last test. */
+  /** The last test of this session. */
   score: Score | undefined
   /** Samples and seconds of training in this session, for images/s. */
   sessionSamples = 0
@@ -117,6 +128,8 @@ export class Training {
   readonly #trained: readonly TrainedRange[]
   readonly #ledger: Ledger
   readonly #guard: DivergenceGuard
+  /** The run's tests up to where it stands. */
+  #tests: readonly Test[]
   #stopped = false
   #rewind: Rewind | undefined
   #diverged: ConvoyError | undefined
@@ -124,6 +137,7 @@ export class Training {
   constructor(input: TrainingInput) {
     const { config, dataset, model, start } = input
     this.#input = input
+    this.#tests = input.tests
     this.workersWanted = new WorkersWanted(input.worth, MOST_WORKERS)
     this.batchSize =
       config.batchSize === 'full' ? dataset.train.count : Math.min(config.batchSize, dataset.train.count)
@@ -207,11 +221,23 @@ export class Training {
     this.#input.convergence.takeBack(step)
     this.#ledger.begin(epochOrder(config.seed, epoch, dataset.train.count).subarray(0, epochSamples))
     this.#guard.state = guard
+    this.#tests = this.#tests.filter((test) => test.step <= step)
   }
 
   /** Whether every update that was asked for is done. */
   get finished(): boolean {
-    return this.progress.step >= Math.min(this.totalSteps, this.#input.steps ?? Infinity)
+    return this.reached || this.progress.step >= Math.min(this.totalSteps, this.#input.steps ?? Infinity)
+  }
+
+  /** Accuracy of the present parameters on the test set, where they were tested. */
+  get testAccuracy(): number | undefined {
+    const last = this.#tests.at(-1)
+    return last?.step === this.progress.step ? last.accuracy : undefined
+  }
+
+  /** Whether the present parameters have the accuracy of `until`. */
+  get reached(): boolean {
+    return (this.testAccuracy ?? 0) >= (this.#input.until ?? Infinity)
   }
 
   /** Makes `run` end after the update at hand, or at once if it waits for workers. */
@@ -267,6 +293,10 @@ export class Training {
   async #run(afterStep: (epochEnded: boolean) => void): Promise<void> {
     const { config, dataset, evaluateEvery } = this.#input
     const { progress } = this
+    const due = () => evaluateEvery > 0 && progress.epoch % evaluateEvery === 0
+    // A session that ended between an epoch's last step and its test left that to this one.
+    const between = progress.step > 0 && progress.epochSamples === 0
+    if (between && this.testAccuracy === undefined && (due() || this.finished)) await this.evaluate()
     while (!this.finished && !this.#stopped) {
       const order = epochOrder(config.seed, progress.epoch, dataset.train.count)
       while (!this.finished) {
@@ -279,8 +309,7 @@ export class Training {
         afterStep(epochEnded)
         if (epochEnded) break
       }
-      const due = evaluateEvery > 0 && progress.epoch % evaluateEvery === 0
-      if ((due || this.finished) && !this.#stopped) await this.evaluate()
+      if ((due() || this.finished) && !this.#stopped) await this.evaluate()
     }
   }
 
@@ -383,7 +412,7 @@ export class Training {
 
   /** Tests the present parameters on the whole test set. Resolves with undefined where it was abandoned. */
   async evaluate(): Promise<Score | undefined> {
-    const { model, dataset, cluster, report } = this.#input
+    const { model, dataset, cluster, report, until } = this.#input
     const { epoch, step } = this.progress
     const begun = performance.now()
     const evaluation = new Evaluation(model, dataset, { epoch, step }, (done, of) =>
@@ -391,13 +420,18 @@ export class Training {
     )
     if (!(await cluster.compute(evaluation, this.parameters.current))) return undefined
     this.score = evaluation.score()
+    const { accuracy } = this.score
+    this.#tests = [...this.#tests.filter((test) => test.step < step), { step, epoch, accuracy }]
+    // The last of a run that is ended by --steps may come within its first epoch.
+    const whole = this.#tests.filter((test) => test.epoch > 0)
     report({
       event: 'test',
       epoch,
       step,
       testLoss: this.score.loss,
-      testAccuracy: this.score.accuracy,
+      testAccuracy: accuracy,
       seconds: (performance.now() - begun) / 1000,
+      ...(until === undefined ? {} : { expectedEpoch: epochOfAccuracy(whole, until) ?? null }),
     })
     return this.score
   }

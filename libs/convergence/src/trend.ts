@@ -22,17 +22,18 @@ export function mannKendall(values: readonly number[]): number {
 }
 
 /**
- * Theil and Sen's slope: the median of the slopes of all pairs, in the values' unit a value.
+ * Theil and Sen's slope: the median of the slopes of all pairs, in the values' unit for one of `at`.
  * P. K. Sen, Estimates of the regression coefficient based on Kendall's tau, JASA 63 (1968).
  *
  * @param values At least two.
+ * @param at Where they are, increasing; without it 0, 1, 2, …
  */
-export function theilSen(values: readonly number[]): number {
+export function theilSen(values: readonly number[], at?: readonly number[]): number {
   const n = values.length
   const slopes = new Float64Array((n * (n - 1)) / 2)
   let k = 0
   for (let i = 0; i < n; i++) {
-    for (let j = i + 1; j < n; j++) slopes[k++] = (values[j] - values[i]) / (j - i)
+    for (let j = i + 1; j < n; j++) slopes[k++] = (values[j] - values[i]) / (at ? at[j] - at[i] : j - i)
   }
   return median(slopes)
 }

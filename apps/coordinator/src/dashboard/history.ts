@@ -42,6 +42,8 @@ export class History {
   #epoch = 0
   #seconds = 0
   #tested = 0
+  /** Where a run that ends at an accuracy is expected to end. */
+  #expectedEpoch = Infinity
   #verdict: LiveVerdict | null = null
   readonly #cost1000 = new Window(1_000)
   readonly #cost5000 = new Window(5_000)
@@ -101,6 +103,7 @@ export class History {
           accuracy: short(event.testAccuracy),
           cost: short(event.testLoss),
         })
+        this.#expectedEpoch = event.expectedEpoch ?? Infinity
         if (this.phase === 'testing') this.phase = 'training'
         break
       }
@@ -199,7 +202,8 @@ export class History {
 
   status(bytes: { sent: number; received: number }): LiveStatus {
     const { point, about } = this
-    const left = about ? Math.max(0, about.totalSteps - this.#step) : NaN
+    const end = about ? Math.min(about.totalSteps, this.#expectedEpoch * about.stepsPerEpoch) : NaN
+    const left = Math.max(0, end - this.#step)
     const images = about ? (left / about.stepsPerEpoch) * about.trainImages : NaN
     const over = this.phase === 'finished' || this.phase === 'stopped' || this.phase === 'interrupted'
     return {
