@@ -1,6 +1,6 @@
 import { asConvoyError, ConvoyError } from '@convoy/errors'
-import { coordinatorSchema, dataSchema, recipes, trainingSchema } from '@convoy/coordinator'
-import { engineSchema, workerSchema } from '@convoy/worker'
+import { coordinatorSchema, dataSchema, recipes, trainingSchema } from '@convoy/coordinator/config'
+import { engineSchema, workerSchema } from '@convoy/worker/config'
 import { Command, CommanderError } from 'commander'
 import manifest from '../package.json' with { type: 'json' }
 import type { z } from 'zod'

@@ -1,5 +1,5 @@
-import { coordinatorSchema, dataSchema } from '@convoy/coordinator'
-import { engineSchema } from '@convoy/worker'
+import { coordinatorSchema, dataSchema } from '@convoy/coordinator/config'
+import { engineSchema } from '@convoy/worker/config'
 import { z } from 'zod'
 
 /** Exit codes: done, failed, wrong usage, interrupted. */

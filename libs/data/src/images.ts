@@ -1,5 +1,4 @@
 import { ConvoyError } from '@convoy/errors'
-import sharp from 'sharp'
 import { makeDataset, type Dataset, type Split } from './dataset.ts'
 
 /** An image that belongs to a class of a split. */
@@ -36,6 +35,8 @@ export function parseImagePath(path: string): { split: 'train' | 'test'; label: 
  * E_DATA_IMAGE, naming the file.
  */
 export async function decodeImage(bytes: Buffer, size: number, path: string): Promise<Buffer> {
+  // libvips takes a tenth of a second to load, which a process that decodes nothing need not spend.
+  const { default: sharp } = await import('sharp')
   try {
     const image = sharp(bytes, { failOn: 'error' })
     const { width, height, hasAlpha } = await image.metadata()

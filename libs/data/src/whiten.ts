@@ -1,4 +1,3 @@
-import { EigenvalueDecomposition, Matrix } from 'ml-matrix'
 import { cacheDirectory, cacheKey, readCached, writeCached } from './cache.ts'
 import { makeDataset, type Dataset, type Split } from './dataset.ts'
 import { GCN_SCALE, normaliseContrast, type PreprocessingSpec } from './preprocessing.ts'
@@ -37,7 +36,7 @@ export async function prepare(
       const key = cacheKey('zca', dataset.fingerprint)
       let whitened = await readCached(directory, key, dataset.origin)
       if (!whitened) {
-        whitened = whiten(dataset, ZCA_BIAS, options.progress ?? (() => {}))
+        whitened = await whiten(dataset, ZCA_BIAS, options.progress ?? (() => {}))
         await writeCached(directory, key, whitened).catch(() => {})
       }
       return { dataset: whitened, preprocessing: { kind: 'none' } }
@@ -54,7 +53,12 @@ const ZCA_BIAS = 0.1
  *
  * It costs 2·n·d² + about 10·d³ operations; at 32×32×3 (d = 3,072) and 60,000 images that is an hour on one core, once.
  */
-export function whiten(dataset: Dataset, bias: number, progress: (text: string) => void): Dataset {
+export async function whiten(
+  dataset: Dataset,
+  bias: number,
+  progress: (text: string) => void,
+): Promise<Dataset> {
+  const { EigenvalueDecomposition, Matrix } = await import('ml-matrix')
   const size = dataset.shape[0] * dataset.shape[1] * dataset.shape[2]
   const train = normalised(dataset.train, size)
   const test = normalised(dataset.test, size)

@@ -25,13 +25,6 @@ import { topology } from './topology.ts'
  * Kernels are HWIO (TensorFlow) or OIHW (Theano, in Keras 1); a file of the Theano backend has them turned by 180°.
  */
 
-/** Whether bytes begin as an HDF5 file does. */
-export function isHdf5(bytes: Uint8Array): boolean {
-  return (
-    bytes.length >= 8 && Buffer.from(bytes.subarray(0, 8)).equals(Buffer.from('\x89HDF\r\n\x1a\n', 'latin1'))
-  )
-}
-
 /** An attribute as text; Keras writes them with a length, without, and padded. */
 function text(group: Group, name: string): string | undefined {
   const value = group.attrs[name]?.value

@@ -3,16 +3,25 @@ import { parameterLayout } from '@convoy/model'
 import { ConvoyError } from '@convoy/errors'
 import path from 'node:path'
 import { unreadable, type Network, type WeightsFile } from './file.ts'
-import { isHdf5, readKeras, writeKeras } from './keras.ts'
 import { encodeSafetensors, isSafetensors, readSafetensors } from './safetensors.ts'
 import { encodeTfjs, readTfjs } from './tfjs.ts'
+
+/** The HDF5 library, which few commands need. */
+const keras = () => import('./keras.ts')
+
+/** Whether bytes begin as an HDF5 file does. */
+function isHdf5(bytes: Uint8Array): boolean {
+  return (
+    bytes.length >= 8 && Buffer.from(bytes.subarray(0, 8)).equals(Buffer.from('\x89HDF\r\n\x1a\n', 'latin1'))
+  )
+}
 
 /** Reads a weights file of Keras, TensorFlow.js or safetensors, whatever its name. Throws E_WEIGHTS_FILE. */
 export async function readWeights(file: string): Promise<WeightsFile> {
   const bytes = await readFile(file).catch((error: Error) => {
     throw unreadable(file, `it cannot be opened: ${error.message}`, error)
   })
-  if (isHdf5(bytes)) return readKeras(file)
+  if (isHdf5(bytes)) return (await keras()).readKeras(file)
   if (isSafetensors(bytes)) return readSafetensors(bytes, file)
   if (/^\s*\{/.test(bytes.subarray(0, 64).toString('latin1'))) return readTfjs(bytes.toString('utf8'), file)
   throw unreadable(file, 'it is neither HDF5 nor safetensors nor a model.json')
@@ -30,6 +39,7 @@ export async function writeWeights(
   network: Network,
 ): Promise<string[]> {
   if (/\.(h5|hdf5)$/.test(file)) {
+    const { writeKeras } = await keras()
     await writeKeras(file, parameters, network)
     return [file]
   }
