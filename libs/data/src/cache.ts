@@ -43,17 +43,22 @@ export async function readCached(
     const { name, classes, shape, float } = header
     // Raw numbers start at a multiple of 8.
     let at = (end + 1 + 7) & ~7
-    const next = (count: number, size: number) => {
-      const part = bytes.buffer.slice(bytes.byteOffset + at, bytes.byteOffset + at + count * size)
-      if (part.byteLength !== count * size) throw new Error('torn')
-      at += count * size
-      return part
+    const next = (length: number) => {
+      if (at + length > bytes.length) throw new Error('torn')
+      const start = bytes.byteOffset + at
+      at += length
+      return start
     }
     const volume = shape[0] * shape[1] * shape[2]
+    const { buffer } = bytes
+    // The pixels stay where they were read; labels after an odd number of bytes have to move.
     const split = (count: number) => {
-      const labels = new Int32Array(next(count, 4))
-      const raw = next(count * volume, float ? 4 : 1)
-      return { count, labels, pixels: float ? new Float32Array(raw) : new Uint8Array(raw) }
+      const start = next(4 * count)
+      const labels = new Int32Array(buffer.slice(start, start + 4 * count))
+      const pixels = float
+        ? new Float32Array(buffer, next(4 * count * volume), count * volume)
+        : new Uint8Array(buffer, next(count * volume), count * volume)
+      return { count, labels, pixels }
     }
     const dataset = makeDataset({
       name,
