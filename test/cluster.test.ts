@@ -245,6 +245,32 @@ describe('convoy coordinator', () => {
   })
 })
 
+describe('scaling', () => {
+  it('from 1 to 8 workers and down to 2 during a run changes nothing', async () => {
+    const args = ['--epochs', '1000', '--evaluate-every', '0']
+    const coordinator = new Convoy(['coordinator', ...small, ...args])
+    const url = (await coordinator.until((run) => run.event('listening')))['url'] as string
+    const start = () => new Convoy(['worker', '--coordinator', url])
+    const stepsWith = (workers: number) =>
+      coordinator.until(({ lines }) =>
+        lines.some((line) => line.event === 'step' && line['workers'] === workers),
+      )
+    const all = [start()]
+    await stepsWith(1)
+    while (all.length < 8) all.push(start())
+    await stepsWith(8)
+    for (const worker of all.slice(2)) worker.child.kill('SIGTERM')
+    expect(await Promise.all(all.slice(2).map(({ ended }) => ended))).toEqual(Array(6).fill(0))
+    await stepsWith(2)
+    coordinator.child.kill('SIGTERM')
+    const done = await coordinator.done()
+    // Workers look for a coordinator that comes back.
+    for (const worker of all.slice(0, 2)) worker.child.kill('SIGTERM')
+    const alone = await train('--workers', '1', ...args, '--steps', String(done['step'])).done()
+    expect(done['parametersSha256']).toBe(alone['parametersSha256'])
+  })
+})
+
 describe('guards', () => {
   it('finds a worker that lies, and ends with the honest weights', async () => {
     const args = [...small, '--epochs', '6']
