@@ -107,6 +107,15 @@ addOptions(
   process.exitCode = await predict(images, given(options, [engineSchema]), options)
 })
 
+command('report', 'one HTML file of a run: curves, verdict, figures, settings, hashes, machine, events')
+  .argument('[RUN]', 'name or folder of a run (default: the newest)')
+  .option('--runs <DIR>', 'where runs are kept', 'runs')
+  .option('--out <FILE>', 'file to write (default: report.html in the folder of the run)')
+  .action(async (run: string | undefined, options: Common & { runs: string; out?: string }) => {
+    const { report } = await import('./report.ts')
+    process.exitCode = await report(run, options)
+  })
+
 const weights = program
   .command('weights')
   .description('weights in and out: info, import, export')

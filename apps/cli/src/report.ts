@@ -1,147 +1,248 @@
-import type { Score } from '@convoy/coordinator'
-import type { Dataset } from '@convoy/data'
-import { crossEntropy, probabilities, type ModelSpec } from '@convoy/model'
-import sharp from 'sharp'
-import { percent } from './display.ts'
+import { History, readMetrics, readRunConfig, type RunEvent } from '@convoy/coordinator'
+import { ConvoyError } from '@convoy/errors'
+import { stat, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { chart, escape } from './chart.ts'
+import { duration, grouped, percent } from './display.ts'
+import { EXIT } from './schemas.ts'
+import { newestRun } from './source.ts'
 
-/** Of each class: how many of its images were found, and how many taken for it are of it; NaN where there are none. */
-export function classScores(
-  confusion: readonly (readonly number[])[],
-): { recall: number; precision: number; count: number }[] {
-  return confusion.map((row, i) => {
-    const count = row.reduce((sum, n) => sum + n, 0)
-    const taken = confusion.reduce((sum, other) => sum + other[i], 0)
-    return { recall: row[i] / count, precision: row[i] / taken, count }
+/** All-CNN-C on CIFAR-10 without augmentation (Springenberg et al. 2015, table 3). */
+const PAPER = { level: 0.9092, name: 'paper: 90.92 %' }
+/** Columns in which the steps of a run are drawn. */
+const COLUMNS = 400
+
+type Of<E extends RunEvent['event']> = Extract<RunEvent, { event: E }>
+
+/** What is known of a run that is or was: its settings, its history, and what its newest session said of itself. */
+interface Told {
+  readonly config: Record<string, unknown>
+  readonly history: History
+  readonly start: Of<'start'>
+  readonly done: Of<'done'> | undefined
+  /** Samples trained on, and seconds that took. */
+  readonly samples: number
+  readonly seconds: number
+}
+
+/** Reads what a run left behind. Throws E_RUN where it left nothing. */
+async function read(directory: string): Promise<Told> {
+  const config = await readRunConfig(directory)
+  const history = new History()
+  let start: Of<'start'> | undefined
+  let done: Of<'done'> | undefined
+  let [samples, seconds] = [0, 0]
+  const nothing = (cause?: unknown) =>
+    new ConvoyError('E_RUN', `${directory} has no metrics yet`, 'Train for a while first.', { cause })
+  await readMetrics(path.join(directory, 'metrics.jsonl'), (event, time) => {
+    history.hear(event, time)
+    if (event.event === 'start') [start, done] = [event, undefined]
+    else if (event.event === 'done') done = event
+    else if (event.event === 'step') {
+      samples += event.samples
+      seconds += event.seconds
+    }
+  }).catch((error: unknown) => {
+    throw nothing(error)
   })
+  if (!start) throw nothing()
+  return { config, history, start, done, samples, seconds }
 }
 
-/** Recall and precision of each class, and the confusion matrix: a row is what an image is, a column what it was taken for. */
-export function scoreTable({ confusion }: Score, classes: readonly string[]): string {
-  const wide = Math.max(8, ...classes.map((name) => name.length))
-  const cell = (text: string | number, width = 7) => String(text).padStart(width)
-  const share = (part: number) => (Number.isNaN(part) ? '–' : `${(100 * part).toFixed(1)} %`)
-  const scores = classScores(confusion)
-  const head = `${''.padEnd(wide)}${cell('recall', 9)}${cell('precision', 11)}  ${classes.map((name) => cell(name.slice(0, 6))).join('')}`
-  const rows = classes.map(
-    (name, i) =>
-      `${name.padEnd(wide)}${cell(share(scores[i].recall), 9)}${cell(share(scores[i].precision), 11)}  ${confusion[i].map((n) => cell(n)).join('')}`,
-  )
-  return [head, ...rows].join('\n')
-}
-
-const escape = (text: string) => text.replace(/[&<>"]/g, (letter) => `&#${letter.charCodeAt(0)};`)
-
-/** The confusion matrix as an SVG image: the darker, the larger the share of the row. */
-export function confusionSvg(score: Score, classes: readonly string[]): string {
-  const cell = 48
-  const margin = 110
-  const side = margin + cell * classes.length + 10
-  const parts: string[] = []
-  classes.forEach((name, i) => {
-    const middle = margin + cell * (i + 0.5)
-    const label = escape(name.slice(0, 14))
-    parts.push(
-      `<text x="${margin - 8}" y="${middle + 4}" text-anchor="end">${label}</text>`,
-      `<text transform="translate(${middle + 4} ${margin - 8}) rotate(-60)">${label}</text>`,
+const definitions = (entries: readonly (readonly [string, string | undefined])[]) =>
+  `<dl>${entries
+    .map(([name, value]) =>
+      value === undefined ? '' : `<div><dt>${escape(name)}</dt><dd>${escape(value)}</dd></div>`,
     )
-    const total = score.confusion[i].reduce((sum, n) => sum + n, 0)
-    score.confusion[i].forEach((n, k) => {
-      const share = total === 0 ? 0 : n / total
-      // Hits in blue, misses in orange, on a scale that shows small shares too.
-      const colour = `rgb(${(i === k ? [31, 90, 166] : [200, 82, 0]).map((c) => Math.round(255 - (255 - c) * Math.sqrt(share))).join(' ')})`
-      const [x, y] = [margin + cell * k, margin + cell * i]
-      parts.push(
-        `<rect x="${x}" y="${y}" width="${cell}" height="${cell}" fill="${colour}" stroke="#ddd"><title>${label} taken for ${escape(classes[k])}: ${n}</title></rect>`,
-        `<text x="${x + cell / 2}" y="${y + cell / 2 + 4}" text-anchor="middle" fill="${share > 0.4 ? '#fff' : '#222'}">${n}</text>`,
-      )
-    })
-  })
-  return [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${side}" height="${side + 24}" viewBox="0 0 ${side} ${side + 24}" font-family="sans-serif" font-size="12">`,
-    `<title>Confusion matrix: ${score.count} images, accuracy ${percent(score.accuracy)}</title>`,
-    '<rect width="100%" height="100%" fill="#fff"/>',
-    ...parts,
-    `<text x="${margin}" y="${side + 12}">row: what it is; column: what it was taken for; accuracy ${percent(score.accuracy)}</text>`,
-    '</svg>\n',
-  ].join('\n')
-}
+    .join('')}</dl>`
 
-/** An image that was taken for another class. */
-export interface Mistake {
-  /** Its number in the test set. */
-  readonly image: number
-  readonly label: number
-  readonly predicted: number
-  /** The probability of what it was taken for. */
-  readonly probability: number
-  /** Its cost in nats. */
-  readonly loss: number
-}
-
-/** The mistakes that cost the most, the worst first. */
-export function worstMistakes(
-  model: ModelSpec,
-  labels: Int32Array,
-  logits: Float32Array,
-  most: number,
-): Mistake[] {
-  const { head, classes } = model
-  const mistakes: Mistake[] = []
-  labels.forEach((label, image) => {
-    const shares = probabilities(head, logits, image * classes, classes)
-    const predicted = shares.indexOf(Math.max(...shares))
-    if (predicted === label) return
-    const loss = crossEntropy(head, logits, image * classes, classes, label)
-    mistakes.push({ image, label, predicted, probability: shares[predicted], loss })
-  })
-  return mistakes.sort((a, b) => b.loss - a.loss).slice(0, most)
-}
-
-const COLUMNS = 8
-const TILE = 96
-const CAPTION = 34
-
-/** Writes the worst mistakes as one picture, each with what it is and what it was taken for. */
-export async function drawMistakes(
-  file: string,
-  mistakes: readonly Mistake[],
-  dataset: Dataset,
-): Promise<void> {
-  const [height, width, channels] = dataset.shape
-  const size = height * width * channels
-  const { pixels } = dataset.test
-  if (!(pixels instanceof Uint8Array)) throw new Error('whitened images cannot be shown')
-  const place = (i: number) => ({
-    left: 8 + (i % COLUMNS) * (TILE + 8),
-    top: 8 + Math.floor(i / COLUMNS) * (TILE + CAPTION),
-  })
-  const tiles = await Promise.all(
-    mistakes.map(async ({ image }, i) => ({
-      ...place(i),
-      input: await sharp(pixels.subarray(image * size, (image + 1) * size), {
-        raw: { width, height, channels: channels as 3 },
-      })
-        .resize(TILE, TILE, { kernel: 'nearest', fit: 'fill' })
-        .png()
-        .toBuffer(),
-    })),
-  )
-  const total = {
-    width: 8 + COLUMNS * (TILE + 8),
-    height: 8 + Math.max(1, Math.ceil(mistakes.length / COLUMNS)) * (TILE + CAPTION),
+/**
+ * A report as one HTML file that loads nothing and runs nothing: curves, verdict, figures, settings, hashes, machine and
+ * events.
+ */
+function page({ config, history, start, done, samples, seconds }: Told): string {
+  const { tests, about } = history
+  const status = history.status({ sent: 0, received: 0 })
+  const rows = history.curves.rows(0, Infinity, COLUMNS)
+  const { step: steps, cost1000, cost5000, trainAccuracy, learningRate, imagesPerSecond } = rows
+  const test = {
+    steps: tests.map(({ step }) => step),
+    values: tests.map(({ accuracy }) => accuracy),
   }
-  const captions = mistakes.map(({ label, predicted, probability }, i) => {
-    const { left, top } = place(i)
-    const line = (text: string, y: number, fill: string) =>
-      `<text x="${left}" y="${top + TILE + y}" fill="${fill}">${escape(text)}</text>`
-    return (
-      line(dataset.classes[label].slice(0, 14), 12, '#1f5aa6') +
-      line(`${dataset.classes[predicted].slice(0, 10)} ${(100 * probability).toFixed(0)} %`, 25, '#c85200')
+  const [blue, orange] = ['var(--blue)', 'var(--orange)']
+  const charts = [
+    chart(
+      [
+        { name: 'last 1,000 samples', colour: orange, steps, values: cost1000 },
+        { name: 'last 5,000 samples', colour: blue, steps, values: cost5000 },
+      ],
+      { title: 'Cost before each update, nats', show: (value) => String(value) },
+    ),
+    chart(
+      [
+        { name: 'training, last 5,000 samples', colour: orange, steps, values: trainAccuracy },
+        { name: 'test', colour: blue, ...test, dots: true },
+      ],
+      {
+        title: 'Accuracy',
+        show: (value) => `${Math.round(100 * value)} %`,
+        fromZero: true,
+        ...(/cifar-?10\b/i.test(start.data) ? { mark: PAPER } : {}),
+      },
+    ),
+    chart([{ name: 'learning rate', colour: blue, steps, values: learningRate }], {
+      title: 'Learning rate',
+      show: (value) => String(value),
+    }),
+    chart([{ name: 'images/s', colour: blue, steps, values: imagesPerSecond }], {
+      title: 'Images a second',
+      show: (value) => grouped(value),
+      fromZero: true,
+    }),
+  ].filter((one) => one !== undefined)
+  const best = tests.reduce<number | null>(
+    (most, { accuracy }) => (accuracy !== null && accuracy > (most ?? 0) ? accuracy : most),
+    null,
+  )
+  const state = done ? (done.finished ? 'finished' : `stopped at step ${grouped(done.step)}`) : 'not ended'
+  const { machine } = start
+  const numerics = done?.numerics
+  const notes = history.lastNotes().filter(({ kind }) => kind !== 'checkpoint')
+  const title = `${start.run} · Convoy`
+  return `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>${escape(title)}</title>
+<style>${STYLE}</style>
+<main>
+<header><h1>${escape(start.run)}</h1>
+<p>${escape(`${start.model} on ${start.data}: ${state}${done?.mixed ? ', mixed numerics' : ''}.`)}</p></header>
+${
+  status.verdict
+    ? `<p class="verdict"><b>${escape(status.verdict.verdict.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`))}</b> ${escape(status.verdict.reason)} <small>since step ${grouped(status.verdict.step)}</small></p>`
+    : ''
+}
+<section class="charts">${charts.join('\n')}</section>
+<h2>Figures</h2>
+${definitions([
+  ['test accuracy', percentOf(tests.at(-1)?.accuracy)],
+  ['best test accuracy', percentOf(best)],
+  [
+    'until',
+    done?.until && `${percent(done.until.accuracy)}: ${done.until.reached ? 'reached' : 'not reached'}`,
+  ],
+  ['cost, last 5,000 samples', status.cost5000?.toFixed(4)],
+  ['steps', `${grouped(status.step)} of ${grouped(about!.totalSteps)}`],
+  ['epochs', `${grouped(status.epoch)} of ${grouped(start.epochs)}`],
+  ['samples computed on', grouped(samples)],
+  ['time of training', duration(seconds)],
+  ['images/s', seconds > 0 ? (samples / seconds).toFixed(1) : undefined],
+  ['parameters', grouped(start.parameters)],
+])}
+<h2>Identity</h2>
+${definitions([
+  ['parametersSha256', done?.parametersSha256],
+  ['data', `${start.data}, ${grouped(start.trainImages)} + ${grouped(start.testImages)} images`],
+  ['data SHA-256', start.fingerprint],
+  ['seed', String(start.seed)],
+  [
+    'numerics class',
+    numerics
+      ? `${numerics.engine} ${numerics.version}, ${numerics.precision}, ${numerics.instructionSet}, ${numerics.threads} thread(s)`
+      : undefined,
+  ],
+  ['Convoy', machine?.convoy],
+  ['Node.js', machine?.node],
+  [
+    'coordinator',
+    machine && `${machine.cpu}, ${machine.cores} cores, ${(machine.memory / 2 ** 30).toFixed(1)} GiB`,
+  ],
+  ['system', machine?.system],
+])}
+<h2>Settings</h2>
+${definitions(Object.entries(config).map(([name, value]) => [name, textOf(value)]))}
+<h2>Events</h2>
+<div class="events"><table><thead><tr><th>time</th><th>step</th><th>what</th></tr></thead><tbody>
+${notes
+  .map(
+    ({ time, step, kind, text }) =>
+      `<tr class="${kind}"><td>${escape(new Date(time).toISOString().slice(0, 19).replace('T', ' '))}</td><td>${grouped(step)}</td><td>${escape(text)}</td></tr>`,
+  )
+  .join('\n')}
+</tbody></table></div>
+</main>
+</html>
+`
+}
+
+const percentOf = (share: number | null | undefined) =>
+  typeof share === 'number' ? percent(share) : undefined
+const textOf = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value))
+
+const STYLE = `
+:root{color-scheme:light dark;--page:#f4f6f9;--card:#fff;--text:#18212c;--muted:#566170;--line:#d9dfe7;--blue:#1f62c9;--orange:#c05a0b;--red:#c02f38}
+@media(prefers-color-scheme:dark){:root{--page:#0e1319;--card:#161d26;--text:#e7ecf2;--muted:#9dabbb;--line:#2b3642;--blue:#6ea8ff;--orange:#ffa657;--red:#ff8087}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--text);font:15px/1.5 system-ui,sans-serif}
+main{max-width:1120px;margin:auto;padding:16px}
+h1{margin:8px 0 0;font-size:24px;overflow-wrap:anywhere}
+h2{margin:28px 0 8px;font-size:17px}
+header p{margin:2px 0 12px;color:var(--muted)}
+small{color:var(--muted)}
+p.verdict,figure,dl,.events{background:var(--card);border:1px solid var(--line);border-radius:8px}
+p.verdict{margin:0 0 12px;padding:10px 14px}
+.verdict b{display:inline-block}
+.verdict b::first-letter{text-transform:uppercase}
+.verdict b::after{content:'.'}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:12px}
+figure{margin:0;padding:10px 12px;break-inside:avoid}
+figcaption{font-weight:600}
+figcaption small{float:right;font-weight:400}
+figcaption span{margin-left:12px;white-space:nowrap}
+figcaption i{display:inline-block;width:14px;height:3px;margin-right:5px;vertical-align:middle}
+svg{display:block;width:100%;height:auto;clear:both}
+svg text{fill:var(--muted);font:12px system-ui,sans-serif}
+.grid{stroke:var(--line)}
+.mark{stroke:var(--muted);stroke-dasharray:4 3}
+.line{fill:none;stroke-width:1.5;stroke-linejoin:round}
+dl{margin:0;padding:6px 14px;display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));column-gap:24px}
+dl div{display:flex;gap:12px;padding:3px 0;break-inside:avoid}
+dt{flex:0 0 auto;color:var(--muted)}
+dd{margin:0 0 0 auto;text-align:right;overflow-wrap:anywhere}
+.events{overflow-x:auto;padding:6px 14px}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th{text-align:left;color:var(--muted);font-weight:400}
+th,td{padding:2px 12px 2px 0;vertical-align:top;white-space:nowrap}
+td:last-child{white-space:normal;width:100%;min-width:220px}
+tr.fault td:last-child{color:var(--red)}
+@media(max-width:480px){th:first-child,td:first-child{display:none}}
+@media print{:root{--page:#fff}main{max-width:none;padding:0}}
+`
+
+interface Options {
+  json?: boolean
+  runs: string
+  out?: string
+}
+
+/** `convoy report`: writes a run's report beside it, or where `--out` says. */
+export async function report(name: string | undefined, options: Options): Promise<number> {
+  const { runs, json } = options
+  let directory = name === undefined ? await newestRun(runs) : path.join(runs, name)
+  // A path of a run will do, too.
+  if (name !== undefined && (await stat(path.join(name, 'config.json')).catch(() => undefined)))
+    directory = name
+  const html = page(await read(directory))
+  const file = options.out ?? path.join(directory, 'report.html')
+  await writeFile(file, html).catch((error: Error) => {
+    throw new ConvoyError(
+      'E_USAGE',
+      `${file} cannot be written: ${error.message}`,
+      'Choose another place with --out FILE.',
     )
   })
-  const text = `<svg xmlns="http://www.w3.org/2000/svg" width="${total.width}" height="${total.height}" font-family="sans-serif" font-size="11">${captions.join('')}</svg>`
-  await sharp({ create: { ...total, channels: 3, background: '#fff' } })
-    .composite([...tiles, { input: Buffer.from(text), left: 0, top: 0 }])
-    .png()
-    .toFile(file)
+  process.stdout.write(json ? `${JSON.stringify({ event: 'report', file })}\n` : `${file}\n`)
+  return EXIT.done
 }

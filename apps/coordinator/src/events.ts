@@ -1,6 +1,17 @@
 import type { Verdict } from '@convoy/convergence'
 import type { NumericsClass } from './numerics.ts'
 
+/** What the coordinator runs on. */
+export interface Machine {
+  readonly cpu: string
+  readonly cores: number
+  /** Bytes. */
+  readonly memory: number
+  readonly system: string
+  readonly node: string
+  readonly convoy: string
+}
+
 /** Everything that happens in a run that someone might want to see: progress, logs, metrics and pages are made of it. */
 export type RunEvent =
   | {
@@ -17,6 +28,9 @@ export type RunEvent =
       batchSize: number
       seed: number
       resumedAt: number
+      /** SHA-256 of the data set; this and the next are not in the metrics of older runs. */
+      fingerprint?: string
+      machine?: Machine
     }
   /** Before the start: a line of progress for a person. */
   | { event: 'preparing'; text: string }

@@ -4,13 +4,14 @@ import { ConvoyError } from '@convoy/errors'
 import { buildModel, freeze, parameterLayout, trainedLayout } from '@convoy/model'
 import { createWriteStream } from 'node:fs'
 import { mkdir, readFile, rm } from 'node:fs/promises'
-import { hostname } from 'node:os'
+import { arch, availableParallelism, cpus, hostname, release, totalmem, type } from 'node:os'
 import path from 'node:path'
 import { setFlagsFromString } from 'node:v8'
+import manifest from '../package.json' with { type: 'json' }
 import { CheckpointStore, exists, writeDurably } from './checkpoints.ts'
 import { Cluster } from './cluster.ts'
 import { dataSchema, shareOf, trainingSchema, type CoordinatorConfig, type TrainingConfig } from './config.ts'
-import type { Report, RunEvent } from './events.ts'
+import type { Machine, Report, RunEvent } from './events.ts'
 import { initialParameters } from './initial.ts'
 import { Metrics } from './metrics.ts'
 import { numericsText, type NumericsClass } from './numerics.ts'
@@ -292,6 +293,8 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     batchSize: training.batchSize,
     seed: config.seed,
     resumedAt: training.progress.step,
+    fingerprint: dataset.fingerprint,
+    machine: machineHere(),
   })
   if (config.init !== undefined && initial.from) {
     const { format, sha256, table } = initial.from
@@ -445,6 +448,17 @@ async function keepConfig(directory: string, config: CoordinatorConfig): Promise
   // Where it listened and with which token is not the run's.
   const shown = Object.fromEntries(Object.entries(config).filter(([key]) => keys.includes(key)))
   if (!(await exists(file))) await writeDurably(file, Buffer.from(`${JSON.stringify(shown, null, 2)}\n`))
+}
+
+function machineHere(): Machine {
+  return {
+    cpu: cpus().at(0)?.model.trim() ?? arch(),
+    cores: availableParallelism(),
+    memory: totalmem(),
+    system: `${type()} ${release()} ${arch()}`,
+    node: process.version,
+    convoy: manifest.version,
+  }
 }
 
 /** The settings of a run that was kept. Throws E_RUN where there is none. */
