@@ -198,6 +198,36 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
     await page.getByRole('img', { name: /^Cost, step (99\d|100\d) to (119\d|120\d)\./ }).waitFor()
   })
 
+  it('reads the curve anew when the rate is raised a hundredfold', { timeout: 240_000 }, async () => {
+    const port = String(await freePort())
+    const start = (name: string, ...args: string[]) =>
+      new Convoy(['coordinator', ...settings, '--name', name, '--port', port, '--json', ...args])
+    const steady = start('steady')
+    const { dashboard } = (await steady.until((run) => run.event('listening'))) as unknown as {
+      dashboard: string
+    }
+    const work = () => new Convoy(['worker', '--coordinator', `ws://127.0.0.1:${port}`])
+    const worker = work()
+    workers.set('steady', worker)
+    const { page } = await openPage(browser, dashboard)
+    const verdict = page.getByRole('region', { name: 'Verdict' })
+    await verdict.getByText(/falling/).waitFor()
+    worker.child.kill('SIGTERM')
+    await worker.ended
+    steady.child.kill('SIGTERM')
+    const { step } = await steady.done()
+    const weights = path.join(folder, 'steady', 'checkpoints', `step-${String(step)}.convoy`)
+
+    const raised = start('raised', '--init', weights, '--learning-rate', '2')
+    await page.getByRole('heading', { level: 1, name: 'raised' }).waitFor()
+    workers.set('raised', work())
+    await until(page, async () => /diverging.*lower the rate/s.test((await verdict.textContent())!))
+    expect(await findings(page)).toEqual([])
+    await pictures(page, 'diverging')
+    expect(await raised.ended).toBe(1)
+    expect(raised.lines.at(-1)).toMatchObject({ event: 'error', code: 'E_DIVERGED' })
+  })
+
   it('says so when the run is over', async () => {
     const run = new Convoy([
       ...['coordinator', ...settings, '--name', 'short', '--port', '0', '--steps', '12', '--json'],

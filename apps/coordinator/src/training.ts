@@ -258,8 +258,13 @@ export class Training {
     const { config, report, cluster } = this.#input
     if (this.#diverged || this.#rewind) return
     report({ event: 'diverged', step, reason, message })
-    const verdict = reason === 'deadStart' ? 'deadStart' : 'diverging'
-    this.#say(this.#input.convergence.decide({ verdict, reason: `The training went wrong: ${message}.` }))
+    const [verdict, advice] =
+      reason === 'deadStart'
+        ? (['deadStart', 'try another seed, initialisation or rate'] as const)
+        : (['diverging', 'lower the rate'] as const)
+    this.#say(
+      this.#input.convergence.decide({ verdict, reason: `The training went wrong, ${message}: ${advice}.` }),
+    )
     if (config.onDivergence === 'rollback' && rateFactor > 2 ** -MOST_HALVINGS) {
       // Of a start that never learned there is no good state but the first.
       const to = reason === 'deadStart' ? 0 : epoch * this.stepsPerEpoch
