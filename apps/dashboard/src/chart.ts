@@ -126,7 +126,9 @@ export class Chart {
       ticks: { show: false },
       font: '11px system-ui',
     }
-    const number = new Intl.NumberFormat('en-US', { notation: 'compact', maximumSignificantDigits: 3 })
+    const compact = new Intl.NumberFormat('en-US', { notation: 'compact', maximumSignificantDigits: 3 })
+    // What diverges has no word for its size.
+    const number = (value: number) => (value < 1e12 ? compact.format(value) : value.toExponential(0))
     this.#plot = new uPlot(
       {
         width: Math.max(200, this.#plotBox.clientWidth),
@@ -145,12 +147,12 @@ export class Chart {
             labelSize: 16,
             labelFont: '11px system-ui',
             size: 26,
-            values: (_, ticks) => ticks.map((tick) => number.format(tick)),
+            values: (_, ticks) => ticks.map(number),
           },
           {
             ...axis,
             size: 48,
-            values: (_, ticks) => ticks.map(this.#options.tick ?? ((tick) => number.format(tick))),
+            values: (_, ticks) => ticks.map(this.#options.tick ?? number),
           },
         ],
         series: [
