@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { get } from 'node:https'
 import { homedir } from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -138,6 +139,17 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
       .withWaitStrategy(containers.Wait.forLogMessage(/looking for the coordinator/))
       .start()
 
+  /** What Prometheus would see, over TLS. */
+  const scrape = (port: number) =>
+    new Promise<string>((resolve, reject) => {
+      const ca = readFileSync(`${tls}/tls.crt`)
+      const request = get({ host: '127.0.0.1', port, path: '/metrics', ca, servername: name }, (answer) => {
+        let text = ''
+        answer.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
+        answer.on('end', () => resolve(text))
+      })
+      request.on('error', reject)
+    })
   /** Stops a container as `docker stop` does, with so many seconds until it would be killed, and gives its exit code. */
   const stop = (container: StartedTestContainer, seconds: number): number => {
     engine!.run('stop', '-t', String(seconds), container.getId())
@@ -177,6 +189,9 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
     if (shaped) shapeLink(engine!, three.getId(), 8)
     await until('five workers', () => workersOf(run) === 5)
     await moreSteps(run, 5)
+    const metrics = await scrape(coordinator.getMappedPort(7311))
+    expect(Number(/^convoy_workers (\d+)/m.exec(metrics)?.[1])).toBe(5)
+    expect(Number(/^convoy_step (\d+)/m.exec(metrics)?.[1])).toBeGreaterThanOrEqual(10)
 
     // One is cut off and one stands still, both for 20 s: as long as it takes to be given up.
     engine!.run('network', 'disconnect', network.getName(), four.getId())
