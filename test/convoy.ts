@@ -24,7 +24,7 @@ export class Convoy {
   /** Starts `./convoy` with arguments, in an environment without the caller's own settings. */
   constructor(args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
     const clean = Object.fromEntries(
-      Object.entries(process.env).filter(([key]) => !key.startsWith('CONVOY_')),
+      Object.entries(process.env).filter(([key]) => !/^(CONVOY|KUBERNETES)_/.test(key)),
     )
     this.child = spawn(process.execPath, [path.join(root, 'tools', 'launch.mjs'), ...args], {
       env: { ...clean, ...environment },

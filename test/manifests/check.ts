@@ -4,6 +4,7 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
 import { collect, flagOf, settle, variableOf } from '../../apps/cli/src/options.ts'
+import { logSchema } from '../../apps/cli/src/schemas.ts'
 
 const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))))
 
@@ -143,7 +144,7 @@ export function optionFaults(
   args: readonly string[],
 ): string[] {
   const schema = program === 'coordinator' ? coordinatorSchema : workerSchema
-  const keys = Object.keys(schema.shape)
+  const keys = Object.keys({ ...schema.shape, ...logSchema.shape })
   const faults: string[] = []
   for (const name of Object.keys(environment)) {
     if (name.startsWith('CONVOY_') && !keys.some((key) => variableOf(key) === name)) {

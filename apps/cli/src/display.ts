@@ -1,5 +1,6 @@
 import { verdictText } from '@convoy/convergence'
 import type { RunEvent } from '@convoy/coordinator'
+import type { Logger } from 'pino'
 
 /** Milliseconds between progress lines: in a terminal it is one line that changes, in a pipe a new line each time. */
 const REDRAW = 100
@@ -22,10 +23,35 @@ export function duration(seconds: number): string {
 export const percent = (share: number) => `${(100 * share).toFixed(2)} %`
 export const grouped = (n: number) => n.toLocaleString('en-US')
 
-/** Shows what happens in a run: one moving line in a terminal, a quiet log in a pipe, or one JSON object a line. */
+/** Events that an operator should look at; all others have the level `info`. */
+const levels: Partial<Record<RunEvent['event'], 'warn' | 'error'>> = {
+  workerStalled: 'warn',
+  refused: 'warn',
+  setAside: 'warn',
+  muted: 'warn',
+  disputed: 'warn',
+  rolledBack: 'warn',
+  mixed: 'warn',
+  checkpointPassedOver: 'warn',
+  checkpointFailed: 'error',
+  dishonest: 'error',
+  diverged: 'error',
+}
+
+function levelOf(event: RunEvent): 'info' | 'warn' | 'error' {
+  // A worker that said that it would leave is no fault.
+  if (event.event === 'workerLeft') return event.reason === 'left' ? 'info' : 'warn'
+  return levels[event.event] ?? 'info'
+}
+
+/**
+ * Shows what happens in a run: one moving line in a terminal, a quiet log in a pipe, one JSON object a line, or a log
+ * of JSON lines.
+ */
 export class Display {
   readonly #style: Style
   readonly #out: NodeJS.WritableStream
+  readonly #log: Logger | undefined
   #start: Extract<RunEvent, { event: 'start' }> | undefined
   #shownAt = 0
   #lineShown = false
@@ -35,20 +61,22 @@ export class Display {
   #accuracy = NaN
   #speed = NaN
 
-  constructor(style: Style, out: NodeJS.WritableStream) {
-    this.#style = style
+  /** @param log Takes everything instead of `out`, in words with their event's fields. */
+  constructor(style: Style, out: NodeJS.WritableStream, log?: Logger) {
+    this.#style = log ? 'pipe' : style
     this.#out = out
+    this.#log = log
   }
 
   /** A line for a person; nothing in JSON. */
   say(text: string): void {
     if (this.#style === 'json') return
     this.#clear()
-    this.#out.write(`${text}\n`)
+    this.#write(text)
   }
 
   /** A passing progress line, such as of a download. */
-  progress(text: string): void {
+  progress(text: string, event?: RunEvent): void {
     if (this.#style === 'json') return
     const now = performance.now()
     if (now - this.#shownAt < (this.#style === 'terminal' ? REDRAW : PIPE_EVERY)) return
@@ -56,7 +84,7 @@ export class Display {
     if (this.#style === 'terminal') {
       this.#out.write(`\r\x1b[K${text}`)
       this.#lineShown = true
-    } else this.#out.write(`${text}\n`)
+    } else this.#write(text, event)
   }
 
   show(event: RunEvent): void {
@@ -66,7 +94,13 @@ export class Display {
       return
     }
     const text = this.#text(event)
-    if (text !== undefined) this.say(text)
+    if (this.#log && text !== undefined) this.#write(text, event)
+    else if (text !== undefined) this.say(text)
+  }
+
+  #write(text: string, event?: RunEvent): void {
+    if (this.#log) this.#log[event ? levelOf(event) : 'info'](event ?? {}, text.trim().replace(/\s+/g, ' '))
+    else this.#out.write(`${text}\n`)
   }
 
   #clear(): void {
@@ -86,7 +120,7 @@ export class Display {
           ...(event.resumedAt > 0 ? [`           goes on after step ${grouped(event.resumedAt)}`] : []),
         ].join('\n')
       case 'preparing':
-        this.progress(event.text)
+        this.progress(event.text, event)
         return undefined
       case 'initialised':
         return [
@@ -133,13 +167,13 @@ export class Display {
       case 'epoch':
         return `epoch ${event.epoch}/${this.#start?.epochs ?? '?'}  train loss ${event.trainLoss.toFixed(4)}  train accuracy ${percent(event.trainAccuracy)}  ${duration(event.seconds)}`
       case 'evaluating':
-        this.progress(`testing ${grouped(event.done)} of ${grouped(event.of)} images`)
+        this.progress(`testing ${grouped(event.done)} of ${grouped(event.of)} images`, event)
         return undefined
       case 'test':
         this.#expectedEpoch = event.expectedEpoch ?? Infinity
         return `           test loss ${event.testLoss.toFixed(4)}  test accuracy ${percent(event.testAccuracy)}`
       case 'checkpoint':
-        return undefined
+        return this.#log && `checkpoint of step ${event.step}`
       case 'checkpointFailed':
         return `CHECKPOINT NOT WRITTEN at step ${event.step}: ${event.message}. Training goes on; the last good one stays.`
       case 'checkpointPassedOver':
@@ -174,6 +208,7 @@ export class Display {
     const bar = this.#style === 'terminal' ? `${'█'.repeat(filled)}${'░'.repeat(20 - filled)} ` : ''
     this.progress(
       `${bar}epoch ${event.epoch + 1}/${epochs} step ${inEpoch}/${stepsPerEpoch}  loss ${event.cost1000.toFixed(4)}  accuracy ${(100 * this.#accuracy).toFixed(1)} %  ${this.#speed.toFixed(1)} images/s  ${event.workers} workers  ETA ${duration(left / this.#speed)}`,
+      event,
     )
     return undefined
   }

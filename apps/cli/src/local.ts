@@ -69,7 +69,12 @@ export class LocalWorkers {
       if (process.env[key] !== undefined) environment[key] = process.env[key]
     }
     const child = fork(fileURLToPath(new URL('./convoy.mjs', import.meta.url)), args, {
-      env: { ...environment, [MANAGED]: '1', ...(this.#token ? { CONVOY_TOKEN: this.#token } : {}) },
+      env: {
+        ...environment,
+        [MANAGED]: '1',
+        CONVOY_LOG: 'pretty',
+        ...(this.#token ? { CONVOY_TOKEN: this.#token } : {}),
+      },
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       execArgv: [],
     })

@@ -3,8 +3,10 @@ import { coordinatorSchema, dataSchema, recipes, trainingSchema } from '@convoy/
 import { engineSchema, workerSchema } from '@convoy/worker/config'
 import { Command, CommanderError } from 'commander'
 import manifest from '../package.json' with { type: 'json' }
+import type { Logger } from 'pino'
 import type { z } from 'zod'
-import { EXIT, evaluateSchema, trainSchema } from './schemas.ts'
+import { openLog } from './log.ts'
+import { EXIT, evaluateSchema, logSchema, trainSchema } from './schemas.ts'
 import { addOptions, checkConfigFile, collect, type Given } from './options.ts'
 
 /** Options that are not part of any schema. */
@@ -34,6 +36,14 @@ function command(name: string, description: string): Command {
     .exitOverride()
 }
 
+/** The log of the command that runs, where it is JSON lines. */
+let logger: Logger | undefined
+
+/** Opens the log of a command; `--json` is for programs and stays as it is. */
+async function startLog(options: Common, given: Given): Promise<void> {
+  if (!options.json) logger = await openLog(given)
+}
+
 /** The flags of a command as given, ready to be collected. */
 function given(options: Common & Record<string, unknown>, known: z.ZodObject[]): Given {
   checkConfigFile(options.config, new Set(known.flatMap((schema) => Object.keys(schema.shape))))
@@ -46,10 +56,12 @@ addOptions(
     .option('--config <FILE>', 'JSON file of options, by their names in camelCase')
     .option('--resume', 'go on with the newest run that is not finished')
     .addHelpText('after', `\nRecipes:\n${recipeHelp}`),
-  trainSchema,
+  trainSchema.extend(logSchema.shape),
 ).action(async (options: Common & Record<string, unknown>) => {
+  const set = given(options, [trainSchema, logSchema])
+  await startLog(options, set)
   const { train } = await import('./train.ts')
-  process.exitCode = await train(given(options, [trainSchema]), options)
+  process.exitCode = await train(set, { ...options, logger })
 })
 
 addOptions(
@@ -57,10 +69,12 @@ addOptions(
     .option('--recipe <NAME>', `options that belong together: ${Object.keys(recipes).join(', ')}`)
     .option('--config <FILE>', 'JSON file of options')
     .addHelpText('after', `\nRecipes:\n${recipeHelp}`),
-  coordinatorSchema,
+  coordinatorSchema.extend(logSchema.shape),
 ).action(async (options: Common & Record<string, unknown>) => {
+  const set = given(options, [coordinatorSchema, logSchema])
+  await startLog(options, set)
   const { coordinate } = await import('./train.ts')
-  process.exitCode = await coordinate(given(options, [coordinatorSchema]), options)
+  process.exitCode = await coordinate(set, { ...options, logger })
 })
 
 addOptions(
@@ -68,10 +82,12 @@ addOptions(
     '--config <FILE>',
     'JSON file of options',
   ),
-  workerSchema,
+  workerSchema.extend(logSchema.shape),
 ).action(async (options: Common & Record<string, unknown>) => {
+  const set = given(options, [workerSchema, logSchema])
+  await startLog(options, set)
   const { work } = await import('./work.ts')
-  process.exitCode = await work(collect(workerSchema, given(options, [workerSchema])), options)
+  process.exitCode = await work(collect(workerSchema, set), { ...options, logger })
 })
 
 /** Adds the flags that say which weights to use. */
@@ -240,6 +256,11 @@ addOptions(
 
 /** Shows an error: in words for a person, as an object for a program, with its stack where that was asked for. */
 export function showError(error: ConvoyError, { json, verbose }: Common): void {
+  if (logger) {
+    const { code, message, remedy } = error
+    logger.error({ event: 'error', code, remedy, ...(verbose ? { stack: error.stack } : {}) }, message)
+    return
+  }
   if (json) {
     const { code, message, remedy } = error
     process.stdout.write(`${JSON.stringify({ event: 'error', code, message, remedy })}\n`)

@@ -13,6 +13,14 @@ const localSchema = z.object({
     .optional()
     .meta({ description: 'worker processes on this machine (default: one a core)', unit: 'N' }),
 })
+/** How a program that trains or computes tells what happens. */
+export const logSchema = z.object({
+  log: z.enum(['pretty', 'json']).optional().meta({
+    description:
+      'the log as words or as JSON lines with level and time (default: json in a pod of Kubernetes, else pretty)',
+    unit: 'FORMAT',
+  }),
+})
 /** A local cluster has the options of its coordinator and of its workers' engines. */
 export const trainSchema = z.object({
   ...localSchema.shape,

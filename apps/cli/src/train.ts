@@ -12,6 +12,7 @@ import { ConvoyError } from '@convoy/errors'
 import { once } from 'node:events'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
+import type { Logger } from 'pino'
 import { Display, type Style } from './display.ts'
 import { defaultWorkers, LocalWorkers } from './local.ts'
 import { EXIT, trainSchema } from './schemas.ts'
@@ -25,6 +26,8 @@ interface Options {
   verbose?: boolean
   recipe?: string
   resume?: boolean
+  /** The log, where it is JSON lines. */
+  logger?: Logger | undefined
 }
 
 type Values = Record<string, unknown>
@@ -131,7 +134,7 @@ function exitCode({ done, signal }: Watched): number {
 
 /** `convoy train`: a whole local cluster. */
 export async function train(given: Given, options: Options): Promise<number> {
-  const display = new Display(styleFor(options.json), process.stdout)
+  const display = new Display(styleFor(options.json), process.stdout, options.logger)
   const { values: set, resumed } = await settings(given, options, trainSchema)
   let values = set
   settle(trainSchema, values)
@@ -197,7 +200,7 @@ export async function coordinate(given: Given, options: Options): Promise<number
   // Until there is something to save, there is nothing to wait for.
   const nothingYet = () => process.exit(EXIT.done)
   process.on('SIGTERM', nothingYet)
-  const display = new Display(styleFor(options.json), process.stdout)
+  const display = new Display(styleFor(options.json), process.stdout, options.logger)
   const { values } = await settings(given, options, trainSchema)
   const config = settle(coordinatorSchema, pick(values, Object.keys(coordinatorSchema.shape)))
   const dataset = await loadData(values, display)

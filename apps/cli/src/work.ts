@@ -1,5 +1,6 @@
 import { ConvoyError } from '@convoy/errors'
 import { keepHealthFile, Worker, workerSchema } from '@convoy/worker'
+import type { Logger } from 'pino'
 import { settle } from './options.ts'
 
 /** Set for workers that `convoy train` starts: the terminal's Ctrl-C is for their parent, whose end is theirs. */
@@ -8,13 +9,14 @@ export const MANAGED = 'CONVOY_MANAGED'
 /** `convoy worker`. */
 export async function work(
   values: Record<string, unknown>,
-  { json = false }: { json?: boolean },
+  { json = false, logger }: { json?: boolean; logger?: Logger | undefined },
 ): Promise<number> {
   const config = settle(workerSchema, values)
   const { engine, precision, threads, gpu } = config
   const managed = process.env[MANAGED] !== undefined
   const log = (text: string) => {
     if (managed) return
+    if (logger) return logger.info({ event: 'worker' }, text)
     process.stdout.write(json ? `${JSON.stringify({ event: 'worker', text })}\n` : `${text}\n`)
   }
   log(`looking for the coordinator at ${config.coordinator}`)
