@@ -68,8 +68,11 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
   let url: string
   let port: string
   const workers = new Map<string, Convoy>()
-  const startCoordinator = async () => {
-    coordinator = new Convoy(['coordinator', ...settings, '--name', 'live', '--port', port, '--json'])
+  const startCoordinator = async (name = 'live', ...more: string[]) => {
+    coordinator = new Convoy([
+      ...['coordinator', ...settings, '--name', name, '--port', port, '--json'],
+      ...more,
+    ])
     url = (await coordinator.until((run) => run.event('listening')))['dashboard'] as string
   }
   const startWorker = (name: string) =>
@@ -240,5 +243,29 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
       guarded.child.kill('SIGKILL')
       await guarded.ended
     }
+  })
+
+  it('shows the verdict change when the rate is raised a hundredfold, without being loaded again', async () => {
+    const { page, errors } = await openPage(browser, url)
+    await page.evaluate('document.body.dataset.loaded = "once"')
+    const verdict = page.getByRole('region', { name: 'Verdict' })
+    await until(page, async () => /falling/.test((await verdict.textContent()) ?? ''))
+
+    // As a person would: stop, and go on from its weights at the other rate.
+    for (const { child } of workers.values()) child.kill('SIGKILL')
+    coordinator.child.kill('SIGTERM')
+    expect(await coordinator.ended).toBe(0)
+    const saved = coordinator.lines.filter(({ event }) => event === 'checkpoint').at(-1)!
+    await startCoordinator('hot', '--init', saved['path'] as string, '--learning-rate', '2')
+    await page.getByRole('heading', { level: 1, name: 'hot' }).waitFor()
+    // A few updates are enough, so that workers come once the page is back.
+    startWorker('four')
+    const said = await coordinator.until((run) => run.event('verdict'))
+    expect(said).toMatchObject({ verdict: 'diverging' })
+    await verdict.getByText(said['reason'] as string).waitFor()
+    expect(await verdict.textContent()).toMatch(/^diverging.*since step/)
+    expect(await page.locator('body').getAttribute('data-loaded')).toBe('once')
+    expect(errors.filter((error) => !/ERR_CONNECTION_REFUSED|WebSocket connection/.test(error))).toEqual([])
+    await pictures(page, 'diverging')
   })
 })
