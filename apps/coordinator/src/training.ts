@@ -259,7 +259,10 @@ export class Training {
     if (this.#diverged || this.#rewind) return
     report({ event: 'diverged', step, reason, message })
     const verdict = reason === 'deadStart' ? 'deadStart' : 'diverging'
-    this.#say(this.#input.convergence.decide({ verdict, reason: `The training went wrong: ${message}.` }))
+    const advice = reason === 'deadStart' ? '.' : ': lower the rate.'
+    this.#say(
+      this.#input.convergence.decide({ verdict, reason: `The training went wrong: ${message}${advice}` }),
+    )
     if (config.onDivergence === 'rollback' && rateFactor > 2 ** -MOST_HALVINGS) {
       // Of a start that never learned there is no good state but the first.
       const to = reason === 'deadStart' ? 0 : epoch * this.stepsPerEpoch

@@ -126,7 +126,9 @@ export class Chart {
       ticks: { show: false },
       font: '11px system-ui',
     }
-    const number = new Intl.NumberFormat('en-US', { notation: 'compact', maximumSignificantDigits: 3 })
+    const compact = new Intl.NumberFormat('en-US', { notation: 'compact', maximumSignificantDigits: 3 })
+    const short = (tick: number) =>
+      Math.abs(tick) < 1e15 ? compact.format(tick) : tick.toExponential().replace('+', '')
     this.#plot = new uPlot(
       {
         width: Math.max(200, this.#plotBox.clientWidth),
@@ -145,12 +147,12 @@ export class Chart {
             labelSize: 16,
             labelFont: '11px system-ui',
             size: 26,
-            values: (_, ticks) => ticks.map((tick) => number.format(tick)),
+            values: (_, ticks) => ticks.map(short),
           },
           {
             ...axis,
             size: 48,
-            values: (_, ticks) => ticks.map(this.#options.tick ?? ((tick) => number.format(tick))),
+            values: (_, ticks) => ticks.map(this.#options.tick ?? short),
           },
         ],
         series: [

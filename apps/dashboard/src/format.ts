@@ -7,7 +7,9 @@ const is = (value: Maybe): value is number => typeof value === 'number' && Numbe
 export const whole = (value: Maybe) => (is(value) ? Math.round(value).toLocaleString('en-US') : NONE)
 export const percent = (share: Maybe, digits = 2) =>
   is(share) ? `${(100 * share).toFixed(digits)}\u00a0%` : NONE
-export const cost = (value: Maybe) => (is(value) ? value.toFixed(4) : NONE)
+/** A cost; one that has blown up in few digits. */
+export const cost = (value: Maybe) =>
+  is(value) ? (Math.abs(value) < 1e4 ? value.toFixed(4) : value.toExponential(2)) : NONE
 export const speed = (value: Maybe) =>
   is(value) ? (value < 100 ? value.toFixed(1) : Math.round(value).toLocaleString('en-US')) : NONE
 
