@@ -1,9 +1,8 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
-import path from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Convoy, scratch } from '../convoy.ts'
 import { chromiumPath, findings, freePort, launch, openPage, pictures, unless } from './browser.ts'
+import { oldRun } from './old-run.ts'
 
 const { folder, remove } = scratch()
 afterAll(remove)
@@ -12,42 +11,6 @@ const settings = [
   ...['--data', images ?? 'synthetic', '--limit-train', '2000', '--limit-test', '200', '--width', '0.125'],
   ...['--epochs', '1000', '--batch-size', '50', '--learning-rate', '0.02', '--runs', folder],
 ]
-
-/** Writes the metrics of a run that somebody trained before. */
-function oldRun(name: string, steps: number): void {
-  const start = {
-    ...{ event: 'start', run: name, model: 'all-cnn-c', parameters: 1_369_738, data: 'cifar10', origin: '' },
-    ...{ trainImages: 50_000, testImages: 10_000, epochs: steps / 100, stepsPerEpoch: 100, batchSize: 500 },
-    ...{ seed: 1, resumedAt: 0 },
-  }
-  const lines: object[] = [start]
-  for (let step = 1; step <= steps; step++) {
-    const loss = 0.3 + 2 * Math.exp((-4 * step) / steps) + 0.1 * Math.sin(step * 12.9898)
-    lines.push({
-      ...{ event: 'step', step, epoch: Math.floor((step - 1) / 100), loss, accuracy: 1 - loss / 2.6 },
-      ...{ learningRate: 0.01, gradientNorm: 1, samples: 500, seconds: 0.5, workers: 4 },
-    })
-    if (step % 100 > 0) continue
-    const epoch = step / 100
-    lines.push({
-      event: 'test',
-      epoch,
-      step,
-      testLoss: 1,
-      testAccuracy: 0.9 - 0.8 * 0.9 ** epoch,
-      seconds: 1,
-    })
-    if (epoch === 3) {
-      const reason = 'the cost of 5,000 samples fell by 4 % in the last 20 windows'
-      lines.push({ event: 'verdict', step, epoch, verdict: 'falling', reason })
-    }
-  }
-  mkdirSync(path.join(folder, name), { recursive: true })
-  const text = lines
-    .map((line, i) => JSON.stringify({ time: 1_700_000_000_000 + 500 * i, ...line }))
-    .join('\n')
-  writeFileSync(path.join(folder, name, 'metrics.jsonl'), `${text}\n`)
-}
 
 const figure = (page: Page, key: string) => page.locator(`[data-figure=${key}]`)
 const workerState = (page: Page, name: string) => page.locator(`[data-worker=${name}] .state`)
@@ -82,7 +45,7 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
     )
 
   beforeAll(async () => {
-    oldRun('older', 2_000)
+    oldRun(folder, 'older', 2_000)
     port = String(await freePort())
     browser = await launch()
     await startCoordinator()
