@@ -15,7 +15,7 @@ await build({
   format: 'esm',
   platform: 'node',
   target: 'node20',
-  external: ['ws', 'msgpackr', 'zod'],
+  external: ['ws', 'msgpackr', 'zod', 'playwright-core', 'axe-core'],
   logLevel: 'warning',
 })
 process.argv = [process.argv[0], outfile, ...rest]

@@ -1,9 +1,8 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
-import path from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Convoy, scratch } from '../convoy.ts'
 import { chromiumPath, findings, freePort, launch, openPage, pictures, unless } from './browser.ts'
+import { oldRun } from './old-run.ts'
 
 const { folder, remove } = scratch()
 afterAll(remove)
@@ -12,42 +11,6 @@ const settings = [
   ...['--data', images ?? 'synthetic', '--limit-train', '2000', '--limit-test', '200', '--width', '0.125'],
   ...['--epochs', '1000', '--batch-size', '50', '--learning-rate', '0.02', '--runs', folder],
 ]
-
-/** Writes the metrics of a run that somebody trained before. */
-function oldRun(name: string, steps: number): void {
-  const start = {
-    ...{ event: 'start', run: name, model: 'all-cnn-c', parameters: 1_369_738, data: 'cifar10', origin: '' },
-    ...{ trainImages: 50_000, testImages: 10_000, epochs: steps / 100, stepsPerEpoch: 100, batchSize: 500 },
-    ...{ seed: 1, resumedAt: 0 },
-  }
-  const lines: object[] = [start]
-  for (let step = 1; step <= steps; step++) {
-    const loss = 0.3 + 2 * Math.exp((-4 * step) / steps) + 0.1 * Math.sin(step * 12.9898)
-    lines.push({
-      ...{ event: 'step', step, epoch: Math.floor((step - 1) / 100), loss, accuracy: 1 - loss / 2.6 },
-      ...{ learningRate: 0.01, gradientNorm: 1, samples: 500, seconds: 0.5, workers: 4 },
-    })
-    if (step % 100 > 0) continue
-    const epoch = step / 100
-    lines.push({
-      event: 'test',
-      epoch,
-      step,
-      testLoss: 1,
-      testAccuracy: 0.9 - 0.8 * 0.9 ** epoch,
-      seconds: 1,
-    })
-    if (epoch === 3) {
-      const reason = 'the cost of 5,000 samples fell by 4 % in the last 20 windows'
-      lines.push({ event: 'verdict', step, epoch, verdict: 'falling', reason })
-    }
-  }
-  mkdirSync(path.join(folder, name), { recursive: true })
-  const text = lines
-    .map((line, i) => JSON.stringify({ time: 1_700_000_000_000 + 500 * i, ...line }))
-    .join('\n')
-  writeFileSync(path.join(folder, name, 'metrics.jsonl'), `${text}\n`)
-}
 
 const figure = (page: Page, key: string) => page.locator(`[data-figure=${key}]`)
 const workerState = (page: Page, name: string) => page.locator(`[data-worker=${name}] .state`)
@@ -68,8 +31,11 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
   let url: string
   let port: string
   const workers = new Map<string, Convoy>()
-  const startCoordinator = async () => {
-    coordinator = new Convoy(['coordinator', ...settings, '--name', 'live', '--port', port, '--json'])
+  const startCoordinator = async (name = 'live', ...more: string[]) => {
+    coordinator = new Convoy([
+      ...['coordinator', ...settings, '--name', name, '--port', port, '--json'],
+      ...more,
+    ])
     url = (await coordinator.until((run) => run.event('listening')))['dashboard'] as string
   }
   const startWorker = (name: string) =>
@@ -79,7 +45,7 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
     )
 
   beforeAll(async () => {
-    oldRun('older', 2_000)
+    oldRun(folder, 'older', 2_000)
     port = String(await freePort())
     browser = await launch()
     await startCoordinator()
@@ -198,36 +164,6 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
     await page.getByRole('img', { name: /^Cost, step (99\d|100\d) to (119\d|120\d)\./ }).waitFor()
   })
 
-  it('reads the curve anew when the rate is raised a hundredfold', { timeout: 240_000 }, async () => {
-    const port = String(await freePort())
-    const start = (name: string, ...args: string[]) =>
-      new Convoy(['coordinator', ...settings, '--name', name, '--port', port, '--json', ...args])
-    const steady = start('steady')
-    const { dashboard } = (await steady.until((run) => run.event('listening'))) as unknown as {
-      dashboard: string
-    }
-    const work = () => new Convoy(['worker', '--coordinator', `ws://127.0.0.1:${port}`])
-    const worker = work()
-    workers.set('steady', worker)
-    const { page } = await openPage(browser, dashboard)
-    const verdict = page.getByRole('region', { name: 'Verdict' })
-    await verdict.getByText(/falling/).waitFor()
-    worker.child.kill('SIGTERM')
-    await worker.ended
-    steady.child.kill('SIGTERM')
-    const { step } = await steady.done()
-    const weights = path.join(folder, 'steady', 'checkpoints', `step-${String(step)}.convoy`)
-
-    const raised = start('raised', '--init', weights, '--learning-rate', '2')
-    await page.getByRole('heading', { level: 1, name: 'raised' }).waitFor()
-    workers.set('raised', work())
-    await until(page, async () => /diverging.*lower the rate/s.test((await verdict.textContent())!))
-    expect(await findings(page)).toEqual([])
-    await pictures(page, 'diverging')
-    expect(await raised.ended).toBe(1)
-    expect(raised.lines.at(-1)).toMatchObject({ event: 'error', code: 'E_DIVERGED' })
-  })
-
   it('says so when the run is over', async () => {
     const run = new Convoy([
       ...['coordinator', ...settings, '--name', 'short', '--port', '0', '--steps', '12', '--json'],
@@ -271,4 +207,36 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
       await guarded.ended
     }
   })
+
+  it(
+    'shows the verdict change when the rate is raised a hundredfold, without being loaded again',
+    { timeout: 240_000 },
+    async () => {
+      const { page, errors } = await openPage(browser, url)
+      await page.evaluate('document.body.dataset.loaded = "once"')
+      const verdict = page.getByRole('region', { name: 'Verdict' })
+      await until(page, async () => /falling/.test((await verdict.textContent()) ?? ''))
+
+      // As a person would: stop, and go on from its weights at the other rate.
+      for (const { child } of workers.values()) child.kill('SIGKILL')
+      coordinator.child.kill('SIGTERM')
+      expect(await coordinator.ended).toBe(0)
+      const saved = coordinator.lines.filter(({ event }) => event === 'checkpoint').at(-1)!
+      await startCoordinator('hot', '--init', saved['path'] as string, '--learning-rate', '2')
+      await page.getByRole('heading', { level: 1, name: 'hot' }).waitFor()
+      // A few updates are enough, so that workers come once the page is back.
+      startWorker('four')
+      const said = await coordinator.until((run) => run.event('verdict'))
+      expect(said).toMatchObject({ verdict: 'diverging' })
+      await verdict.getByText(said['reason'] as string).waitFor()
+      expect(await verdict.textContent()).toMatch(/^diverging.*lower the rate.*since step/)
+      await page.getByText('The run is over and its coordinator has ended').waitFor()
+      expect(await page.locator('.phase').textContent()).toBe('diverged')
+      expect(await workerState(page, 'four').count()).toBe(1)
+      expect(await page.locator('body').getAttribute('data-loaded')).toBe('once')
+      expect(errors.filter((error) => !/ERR_CONNECTION_REFUSED|WebSocket connection/.test(error))).toEqual([])
+      expect(await findings(page)).toEqual([])
+      await pictures(page, 'diverging')
+    },
+  )
 })

@@ -198,6 +198,9 @@ export const runSchema = z.object({
     .boolean()
     .default(false)
     .meta({ description: 'write ledger.jsonl: which samples each update used, and who computed them' }),
+  tensorboard: z.boolean().default(false).meta({
+    description: 'write the curves as event files for TensorBoard, in the folder tensorboard of the run',
+  }),
   reproducible: z
     .boolean()
     .default(false)

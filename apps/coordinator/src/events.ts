@@ -77,6 +77,9 @@ export type RunEvent =
       samples: number
       /** Time since the last step's end, in seconds. */
       seconds: number
+      /** Of it, in seconds: the engine's time of the worker that computed longest; the update. The rest is the wire. */
+      computeSeconds: number
+      updateSeconds: number
       workers: number
     }
   /** What the cost curve says, whenever that changes; see libs/convergence. */

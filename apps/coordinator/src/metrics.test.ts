@@ -19,8 +19,15 @@ describe('Metrics', () => {
       samples: 128,
       workers: 2,
     }
-    metrics.hear({ event: 'step', step: 1, loss: 2.5, seconds: 0.5, ...step })
-    metrics.hear({ event: 'step', step: 2, loss: 2.25, seconds: 0.25, ...step })
+    metrics.hear({
+      ...{ event: 'step', step: 1, loss: 2.5, ...step },
+      ...{ seconds: 0.5, computeSeconds: 0.25, updateSeconds: 0.125 },
+    })
+    metrics.hear({
+      ...{ event: 'step', step: 2, loss: 2.25, ...step },
+      ...{ seconds: 0.25, computeSeconds: 0.125, updateSeconds: 0.0625 },
+    })
+    metrics.hear({ event: 'test', step: 2, epoch: 1, testLoss: 2.125, testAccuracy: 0.25, seconds: 1 })
     const verdict = { step: 2, epoch: 0, reason: '', cost1000: 2.4, cost5000: 2.3 }
     metrics.hear({ event: 'verdict', verdict: 'noisy', ...verdict })
     metrics.hear({ event: 'verdict', verdict: 'falling', ...verdict })
@@ -35,6 +42,10 @@ describe('Metrics', () => {
       'convoy_images_per_second 512',
       'convoy_samples_total 256',
       'convoy_step_seconds_total 0.75',
+      'convoy_step_phase_seconds_total{phase="compute"} 0.375',
+      'convoy_step_phase_seconds_total{phase="update"} 0.1875',
+      'convoy_step_phase_seconds_total{phase="wire"} 0.1875',
+      'convoy_test_loss 2.125',
       'convoy_workers 2',
       'convoy_workers_wanted 3',
       'convoy_refused_total{code="E_GRADIENT"} 1',

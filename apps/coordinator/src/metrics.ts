@@ -41,6 +41,7 @@ export class Metrics {
     gauge('verdict', 'What the cost curve says: 1 for the verdict that holds.', 'verdict')
     gauge('accuracy', 'Share of the last batch that was right before its update.')
     gauge('test_accuracy', 'Accuracy on the test set when it was tested last.')
+    gauge('test_loss', 'Mean cost on the test set when it was tested last, in nats.')
     gauge('learning_rate', 'Learning rate of the last update.')
     gauge('gradient_norm', 'Global norm of the last mean gradient.')
     gauge('images_per_second', 'Training images a second in the last update.')
@@ -49,6 +50,11 @@ export class Metrics {
     counter('steps_total', 'Updates done by this process.')
     counter('samples_total', 'Samples trained on by this process.')
     counter('step_seconds_total', 'Seconds that the updates of this process took.')
+    counter(
+      'step_phase_seconds_total',
+      'Of them, by phase: compute (the slowest worker), update (the coordinator), wire (the rest).',
+      'phase',
+    )
     counter('worker_samples_total', 'Samples whose gradients were taken from it, by worker.', 'worker')
     counter('worker_waited_seconds_total', 'Seconds for which updates waited for nobody else.', 'worker')
     counter('wasted_samples_total', 'Samples whose gradients were computed but not needed.')
@@ -88,6 +94,7 @@ export class Metrics {
         this.#add('steps_total')
         this.#add('samples_total', event.samples)
         this.#add('step_seconds_total', event.seconds)
+        this.#addPhases(event)
         break
       case 'verdict':
         this.#gauges.get('verdict')!.reset()
@@ -98,6 +105,7 @@ export class Metrics {
         break
       case 'test':
         this.#set('test_accuracy', event.testAccuracy)
+        this.#set('test_loss', event.testLoss)
         break
       case 'refused':
         this.refused(event.code)
@@ -121,6 +129,14 @@ export class Metrics {
         this.#add('rollbacks_total')
         break
     }
+  }
+
+  #addPhases({ seconds, computeSeconds, updateSeconds }: Extract<RunEvent, { event: 'step' }>): void {
+    const add = (phase: string, value: number) => this.#add('step_phase_seconds_total', value, { phase })
+    add('compute', computeSeconds)
+    add('update', updateSeconds)
+    // Engines measure by clocks of their own.
+    add('wire', Math.max(0, seconds - computeSeconds - updateSeconds))
   }
 
   /** Counts something that was refused. */

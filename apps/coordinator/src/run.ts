@@ -20,6 +20,7 @@ import { Dashboard } from './dashboard/dashboard.ts'
 import { History } from './dashboard/history.ts'
 import { QuietLog } from './quiet.ts'
 import { CoordinatorServer, isLoopback, type Hall } from './server.ts'
+import { TensorBoardLog } from './tensorboard.ts'
 import { parametersSha256, Training, type Rewind, type State, type Test } from './training.ts'
 
 export type DoneEvent = Extract<RunEvent, { event: 'done' }>
@@ -122,6 +123,8 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   // A full disk must not end the training; what was lost is told with the checkpoints.
   metricsLog.on('error', () => {})
   const listeners: Report[] = [listen]
+  const tensorboard = config.tensorboard ? new TensorBoardLog(path.join(directory, 'tensorboard')) : undefined
+  if (tensorboard) listeners.push((event) => tensorboard.hear(event))
   const log = new QuietLog((event) => {
     if (!passing.has(event.event)) metricsLog.write(`${JSON.stringify({ time: Date.now(), ...event })}\n`)
     for (const hear of listeners) hear(event)
@@ -403,6 +406,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
       await server.close(message, retryAfter)
       for (const stream of [metricsLog, ledger])
         if (stream) await new Promise<void>((resolve) => stream.end(() => resolve()))
+      tensorboard?.close()
     },
   }
 }

@@ -101,7 +101,7 @@ connection.onstate = () => {
   else open()
 }
 connection.onpush = (message) => {
-  if (message.kind === 'update') over = /^(finished|stopped)$/.test(message.status.phase)
+  if (message.kind === 'update') over = /^(finished|stopped|diverged)$/.test(message.status.phase)
   view?.push(message)
 }
 addEventListener('hashchange', open)

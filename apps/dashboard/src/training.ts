@@ -21,6 +21,7 @@ const phases: Record<LiveStatus['phase'], string> = {
   waiting: 'waiting for workers',
   finished: 'finished',
   stopped: 'stopped',
+  diverged: 'diverged',
   interrupted: 'not running here',
 }
 

@@ -55,7 +55,8 @@ export interface LiveNote {
   text: string
 }
 
-export type LivePhase = 'training' | 'testing' | 'waiting' | 'finished' | 'stopped' | 'interrupted'
+export type LivePhase =
+  'training' | 'testing' | 'waiting' | 'finished' | 'stopped' | 'diverged' | 'interrupted'
 
 /** Where a run stands. */
 export interface LiveStatus {

@@ -72,7 +72,7 @@ export class Archive {
     const history = await remember(this.#histories, name, this.#file(name), async (file) => {
       const history = new History()
       await readMetrics(file, (event, time) => history.hear(event, time))
-      if (history.phase !== 'finished' && history.phase !== 'stopped') history.phase = 'interrupted'
+      if (!['finished', 'stopped', 'diverged'].includes(history.phase)) history.phase = 'interrupted'
       history.checkpoint = await newestCheckpoint(path.join(this.#folder, name))
       return history
     })

@@ -30,7 +30,7 @@ const step = (step: number): RunEvent => ({
     learningRate: 0.01,
     gradientNorm: 1,
   },
-  ...{ samples: 10, seconds: 0.1, workers: 1 },
+  ...{ samples: 10, seconds: 0.1, computeSeconds: 0.08, updateSeconds: 0.01, workers: 1 },
 })
 
 async function open(token?: string): Promise<{ dashboard: Dashboard; port: number }> {

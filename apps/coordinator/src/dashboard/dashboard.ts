@@ -137,6 +137,7 @@ export class Dashboard {
   close(): void {
     clearInterval(this.#ticker)
     this.#update()
+    if (this.#pages.size > 0) this.#broadcast(JSON.stringify(this.#workersMessage()))
     for (const socket of this.#sockets.clients) {
       hangUp(socket, 1001)
     }

@@ -114,6 +114,9 @@ export class History {
       case 'verdict':
         this.#verdict = { step: event.step, verdict: event.verdict, reason: event.reason }
         break
+      case 'diverged':
+        this.phase = 'diverged'
+        break
       case 'checkpoint':
         this.checkpoint = event.step
         break
@@ -205,7 +208,7 @@ export class History {
     const end = about ? Math.min(about.totalSteps, this.#expectedEpoch * about.stepsPerEpoch) : NaN
     const left = Math.max(0, end - this.#step)
     const images = about ? (left / about.stepsPerEpoch) * about.trainImages : NaN
-    const over = this.phase === 'finished' || this.phase === 'stopped' || this.phase === 'interrupted'
+    const over = ['finished', 'stopped', 'diverged', 'interrupted'].includes(this.phase)
     return {
       phase: this.phase,
       step: this.#step,
