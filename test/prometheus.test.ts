@@ -1,6 +1,6 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -34,7 +34,7 @@ describe.skipIf(!has)(`Prometheus${unless}`, () => {
     const run = convoy(
       ...['coordinator', '--data', process.env['CONVOY_DATA'] || 'synthetic', '--limit-train', '1000'],
       ...['--limit-test', '100', '--width', '0.125', '--batch-size', '64', '--epochs', '2', '--stay'],
-      ...['--runs', folder, '--name', 'scraped', '--port', '0', '--token', token, '--json'],
+      ...['--tensorboard', '--runs', folder, '--name', 'scraped', '--port', '0', '--token', token, '--json'],
     )
     const { url } = (await run.until((one) => one.event('listening'))) as unknown as { url: string }
     const target = new URL(url).host
@@ -124,6 +124,12 @@ scrape_configs:
     expect(phases['update']).toBeCloseTo(sum('updateSeconds'), 9)
     expect(phases['compute'] + phases['update'] + phases['wire']).toBeGreaterThan(0.999 * sum('seconds'))
 
+    // As the dashboard of k8s/overlays/monitoring divides them.
+    const each = await query(
+      'convoy_step_phase_seconds_total / ignoring(phase) group_left convoy_steps_total',
+    )
+    expect(each['compute']).toBeCloseTo(phases['compute'] / steps.length, 9)
+
     // Each step sends the parameters to somebody and gets a gradient as large from somebody.
     const bytes = await query('convoy_wire_bytes_total')
     const least = 4 * (run.event('start')!['parameters'] as number) * steps.length
@@ -141,5 +147,9 @@ scrape_configs:
     const lint = spawnSync(programs[1], ['check', 'metrics'], { input: page, encoding: 'utf8' })
     expect(`${lint.stdout}${lint.stderr}`).toBe('')
     expect(lint.status).toBe(0)
+
+    // What the same events are written to for TensorBoard; see tensorboard.test.ts.
+    const files = readdirSync(path.join(folder, 'scraped', 'tensorboard'))
+    expect(files).toEqual([expect.stringMatching(/^events\.out\.tfevents\.\d+\./)])
   })
 })
