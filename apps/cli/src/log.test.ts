@@ -75,7 +75,14 @@ describe('Display with a log', () => {
       vi.advanceTimersByTime(100)
       display.show({
         ...{ event: 'step', step, epoch: 0, loss: 2, cost1000: 2, cost5000: 2, accuracy: 0.1, workers: 1 },
-        ...{ learningRate: 0.1, gradientNorm: 1, samples: 10, seconds: 0.1 },
+        ...{
+          learningRate: 0.1,
+          gradientNorm: 1,
+          samples: 10,
+          seconds: 0.1,
+          computeSeconds: 0.08,
+          updateSeconds: 0.01,
+        },
       })
     }
     vi.useRealTimers()

@@ -356,12 +356,12 @@ export class Training {
     progress.seconds += seconds
     this.sessionSeconds += seconds
     this.sessionSamples += count
+    const computeSeconds = Math.max(0, ...cluster.engineSeconds.values())
+    const updateSeconds = (performance.now() - computed) / 1000
     this.workersWanted.observe({
       workers: cluster.engineSeconds.size,
       leaves: batch.units,
-      seconds,
-      computeSeconds: Math.max(0, ...cluster.engineSeconds.values()),
-      updateSeconds: (performance.now() - computed) / 1000,
+      ...{ seconds, computeSeconds, updateSeconds },
     })
     const { cost1000, cost5000, changed } = this.#input.convergence.add(progress.step, loss, count)
     report({
@@ -375,7 +375,7 @@ export class Training {
       learningRate: rate,
       gradientNorm: norm,
       samples: count,
-      seconds,
+      ...{ seconds, computeSeconds, updateSeconds },
       workers: cluster.size,
     })
     this.#say(changed)
