@@ -1,6 +1,6 @@
 import { loadDataset } from '@convoy/data'
 import { buildModel, initialise, parameterLayout } from '@convoy/model'
-import { encodeSafetensors, type Network } from '@convoy/weights'
+import { encodeSafetensors, writeWeights, type Network } from '@convoy/weights'
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import type { Browser, Page } from 'playwright-core'
@@ -30,17 +30,17 @@ function write(name: string, { network, parameters }: ReturnType<typeof drawn>):
   writeFileSync(at(name), encodeSafetensors(parameterLayout(network.model), parameters, network))
 }
 
-/** Drops a file on the page, or pastes it. */
-async function give(page: Page, file: string, how: 'drop' | 'paste' = 'drop'): Promise<void> {
-  const data = readFileSync(file).toString('base64')
+/** Drops files on the page, or pastes them. */
+async function give(page: Page, given: string | string[], how: 'drop' | 'paste' = 'drop'): Promise<void> {
+  const files = [given].flat().map((file) => [path.basename(file), readFileSync(file).toString('base64')])
   const event =
     how === 'drop'
       ? "new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true })"
       : "new ClipboardEvent('paste', { clipboardData: transfer, bubbles: true })"
   await page.evaluate(`{
     const transfer = new DataTransfer()
-    const bytes = Uint8Array.from(atob('${data}'), (letter) => letter.charCodeAt(0))
-    transfer.items.add(new File([bytes], '${path.basename(file)}'))
+    for (const [name, data] of ${JSON.stringify(files)})
+      transfer.items.add(new File([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))], name))
     document.querySelector('main > *').dispatchEvent(${event})
   }`)
 }
@@ -236,7 +236,7 @@ describe.skipIf(!chromiumPath)(`the explorer and the classifier${unless}`, () =>
 
   it("classifies with the run's newest weights as `convoy predict` does, images of any size", async () => {
     const { page, errors } = await openPage(browser, `${url}#/classify`)
-    const input = page.getByLabel(/^Image, or a weights file/)
+    const input = page.getByLabel(/^Image, or weights/)
     const files = ['small.png', 'large.jpg'].map(at)
     const wanted = await predicted(files, '--runs', folder, '--run', 'weighty')
     for (const [i, file] of files.entries()) {
@@ -319,6 +319,33 @@ describe.skipIf(!chromiumPath)(`the explorer and the classifier${unless}`, () =>
       const [grey] = maps.at(34 + 1 + y, 34 + 1 + x)
       expect(Math.abs(grey - (255 * (map[32 * y + x] - low)) / (high - low))).toBeLessThan(2)
     }
+  })
+
+  it('reads a model.json of TensorFlow.js that is dropped with its shards', async () => {
+    const { network, parameters } = drawn(0.125)
+    const files = await writeWeights(at('model.json'), parameters, network)
+    const { page, errors } = await openPage(browser, `${url}#/classify`)
+    await page.getByText('Now give it an image').waitFor()
+    await give(page, files)
+    await page.getByText(/^all-cnn-c×0.125: /).waitFor()
+    await give(page, at('small.png'))
+    await page.getByRole('img', { name: 'small.png' }).waitFor()
+    const [wanted] = await predicted([at('small.png')], '--weights', at('model.json'))
+    expectEqual(await shown(page), wanted)
+
+    const alert = page.getByRole('alert')
+    await give(page, at('model.json'))
+    await alert
+      .filter({ hasText: /^E_WEIGHTS_FILE: model.json: .*shard1of1.bin is not there; give/ })
+      .waitFor()
+    await give(
+      page,
+      files.find((file) => file.endsWith('.bin'))!,
+    )
+    await alert
+      .filter({ hasText: /^E_WEIGHTS_FILE: .*\.bin\. Give it together with its model.json/ })
+      .waitFor()
+    expect(errors).toEqual([])
   })
 
   it('says what it cannot use, and what to do', async () => {

@@ -1,5 +1,12 @@
 import { parameterLayout } from '@convoy/model'
-import { matchWeights, networkSpec, readSafetensors, unreadable, type Network } from '@convoy/weights/browser'
+import {
+  matchWeights,
+  networkSpec,
+  readSafetensors,
+  readTfjs,
+  unreadable,
+  type Network,
+} from '@convoy/weights/browser'
 import { Unpackr } from 'msgpackr/unpack'
 
 /** Weights, and what their file says of their network. */
@@ -28,11 +35,27 @@ function crc32(bytes: Uint8Array): number {
   return ~sum >>> 0
 }
 
-/** Reads a checkpoint or a safetensors file, by its name. Throws E_WEIGHTS_FILE and E_WEIGHTS_FIT. */
-export function readWeights(bytes: Uint8Array, file: string): Weights {
+/**
+ * Reads a checkpoint, a safetensors file or a model.json of TensorFlow.js, by its name. Throws E_WEIGHTS_FILE and
+ * E_WEIGHTS_FIT.
+ *
+ * @param beside The files that were given with it: a model.json's shards are among them.
+ */
+export async function readWeights(
+  bytes: Uint8Array,
+  file: string,
+  beside: readonly File[] = [],
+): Promise<Weights> {
   if (file.endsWith('.convoy')) return readCheckpoint(bytes, file)
   if (bytes.length < 8) throw unreadable(file, 'it is too short')
-  const stored = readSafetensors(bytes, file)
+  const readShard = async (name: string) => {
+    const shard = beside.find((one) => one.name === name)
+    if (!shard) throw new Error(`${name} is not there; give the .bin files together with it`)
+    return new Uint8Array(await shard.arrayBuffer())
+  }
+  const stored = file.endsWith('.json')
+    ? await readTfjs(new TextDecoder().decode(bytes), file, readShard)
+    : readSafetensors(bytes, file)
   if (!stored.network) throw nameless(file)
   return { ...stored.network, parameters: matchWeights(stored, stored.network.model).parameters }
 }

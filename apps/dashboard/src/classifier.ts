@@ -75,9 +75,11 @@ export class ClassifierView implements View {
     )
     this.#answer.hidden = this.#first.hidden = this.#layers.hidden = true
     this.element = el('div', { class: 'stack' }, el('h1', { class: 'plain' }, 'Classify'))
-    const accept = 'image/*,.safetensors,.convoy'
-    const label = 'Image, or a weights file (.safetensors, .convoy): choose, drop or paste'
-    const input = fileInput(this.element, label, accept, this.#gone.signal, (file) => this.#receive(file))
+    const attributes = { accept: 'image/*,.safetensors,.convoy,.json,.bin', multiple: '' }
+    const label =
+      'Image, or weights (.safetensors, .convoy, or a model.json with its .bin files): choose, drop or paste'
+    const take = (files: readonly File[]) => this.#receive(files)
+    const input = fileInput(this.element, label, attributes, this.#gone.signal, take)
     this.element.append(
       el(
         'section',
@@ -151,23 +153,28 @@ export class ClassifierView implements View {
     this.#take.hidden = this.#weightsFile !== undefined
   }
 
-  /** A file that was chosen, dropped or pasted: weights by its name, else an image. */
-  #receive(file: File): void {
-    if (/\.(h5|hdf5|json|onnx|npz|pt|pth|bin)$/i.test(file.name)) {
-      const error = new ConvoyError(
-        'E_WEIGHTS_FILE',
-        `the page does not read ${file.name}`,
-        `\`./convoy weights import ${file.name} --data SOURCE\` makes a .safetensors of Keras and TensorFlow.js files.`,
-      )
-      setText(this.#error, errorText(error))
-    } else if (/\.(safetensors|convoy)$/.test(file.name)) {
-      void this.#use(file.name, async () => new Uint8Array(await file.arrayBuffer())).then((used) => {
+  /** Files that were chosen, dropped or pasted: weights where one has such a name, else an image. */
+  #receive(files: readonly File[]): void {
+    const weights = files.find(({ name }) => /\.(safetensors|convoy|json)$/.test(name))
+    const [first] = files
+    if (weights) {
+      const read = async () => new Uint8Array(await weights.arrayBuffer())
+      void this.#use(weights.name, read, files).then((used) => {
         if (!used) return
-        this.#weightsFile = file
+        this.#weightsFile = weights
         this.#showSource()
       })
+    } else if (/\.(h5|hdf5|onnx|npz|pt|pth|bin)$/i.test(first.name)) {
+      const error = new ConvoyError(
+        'E_WEIGHTS_FILE',
+        `the page does not read ${first.name}`,
+        first.name.endsWith('.bin')
+          ? 'Give it together with its model.json.'
+          : `\`./convoy weights import ${first.name} --data SOURCE\` makes a .safetensors of Keras files.`,
+      )
+      setText(this.#error, errorText(error))
     } else {
-      this.#file = file
+      this.#file = first
       void this.#classify()
     }
   }
@@ -195,7 +202,7 @@ export class ClassifierView implements View {
   }
 
   /** Takes weights into use; false where that failed or something else was asked for meanwhile. */
-  async #use(name: string, read: () => Promise<Uint8Array>): Promise<boolean> {
+  async #use(name: string, read: () => Promise<Uint8Array>, beside: readonly File[] = []): Promise<boolean> {
     const asked = ++this.#asked
     this.#waiting = false
     setText(this.#error, '')
@@ -209,7 +216,7 @@ export class ClassifierView implements View {
           'Load the page anew when it does.',
         )
       })
-      const network = await openClassifier(bytes, name)
+      const network = await openClassifier(bytes, name, beside)
       if (asked !== this.#asked) {
         network.dispose()
         return false

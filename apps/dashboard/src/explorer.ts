@@ -93,14 +93,20 @@ export class ExplorerView implements View {
       { class: 'stack explorer' },
       el('h1', { class: 'plain' }, 'Convolution explorer'),
     )
-    const file = fileInput(this.element, 'Own image', 'image/*', this.#gone.signal, (chosen) => {
-      this.#file = chosen
-      if (![...this.#pattern.options].some(({ value }) => value === OWN))
-        this.#pattern.append(el('option', {}, OWN))
-      this.#pattern.value = OWN
-      this.#side.value = '32'
-      void this.#load()
-    })
+    const file = fileInput(
+      this.element,
+      'Own image',
+      { accept: 'image/*' },
+      this.#gone.signal,
+      ([chosen]) => {
+        this.#file = chosen
+        if (![...this.#pattern.options].some(({ value }) => value === OWN))
+          this.#pattern.append(el('option', {}, OWN))
+        this.#pattern.value = OWN
+        this.#side.value = '32'
+        void this.#load()
+      },
+    )
     this.element.append(
       el(
         'div',

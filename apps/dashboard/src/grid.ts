@@ -20,8 +20,8 @@ export interface GridOptions {
   readonly marked?: Marked | undefined
 }
 
-/** Smallest cell into which its number is written, and smallest text. */
-const [ROOM, SMALL] = [24, 8]
+/** Smallest and largest text, and what stays free beside it: a cell's frame. */
+const [SMALL, LARGE, FRAME] = [7.5, 14, 6]
 
 /** A colour of the style sheet, `--NAME`. */
 function themeColour(context: CanvasRenderingContext2D, name: string): Colour {
@@ -40,7 +40,7 @@ export function numeral(value: number, digits = 6): string {
   return String(Number(value.toPrecision(digits)) + 0).replace('-', '−')
 }
 
-/** Draws numbers as coloured cells, and writes them where there is room. */
+/** Draws numbers as coloured cells, and writes them where there is room for the longest. */
 export function drawGrid(canvas: HTMLCanvasElement, plane: Plane, options: GridOptions): void {
   const { cell, colours, padding = [0, 0, 0, 0], marked } = options
   const [top, right, bottom, left] = padding
@@ -60,10 +60,13 @@ export function drawGrid(canvas: HTMLCanvasElement, plane: Plane, options: GridO
   const largest = plane.values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1
   context.textAlign = 'center'
   context.textBaseline = 'middle'
+  const texts = Array.from(plane.values, (value) => numeral(value, 4))
+  context.font = '100px system-ui'
+  const longest = texts.reduce((most, text) => Math.max(most, context.measureText(text).width), 0) / 100
+  const size = Math.min(LARGE, 0.4 * cell, (cell - FRAME) / longest)
+  context.font = `${size}px system-ui`
   const write = (text: string, row: number, column: number, colour: string) => {
-    const size = Math.min(14, 0.4 * cell, (1.5 * cell) / text.length)
-    if (cell < ROOM || size < SMALL) return
-    context.font = `${size}px system-ui`
+    if (size < SMALL) return
     context.fillStyle = colour
     context.fillText(text, (column + 0.5) * cell, (row + 0.5) * cell)
   }
@@ -82,7 +85,7 @@ export function drawGrid(canvas: HTMLCanvasElement, plane: Plane, options: GridO
           : mix(card, value < 0 ? blue : orange, Math.abs(value) / largest)
       context.fillStyle = css(colour)
       context.fillRect(column * cell, row * cell, cell, cell)
-      write(numeral(value, 4), row, column, light(colour) ? '#000' : '#fff')
+      write(texts[y * plane.width + x], row, column, light(colour) ? '#000' : '#fff')
     }
   }
   if (!marked) return

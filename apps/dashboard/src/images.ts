@@ -48,20 +48,20 @@ export async function ask(connection: Connection, address: string, options: Requ
   )
 }
 
-/** A file input, and whatever is dropped on the view or pasted: all of it goes to `take`. */
+/** A file input, and whatever is dropped on the view or pasted: all of it goes to `take`, one file at least. */
 export function fileInput(
   view: HTMLElement,
   label: string,
-  accept: string,
+  attributes: Readonly<Record<string, string>>,
   signal: AbortSignal,
-  take: (file: File) => void,
+  take: (files: readonly File[]) => void,
 ): HTMLElement {
-  const input = el('input', { type: 'file', accept })
-  const first = (list: FileList | undefined | null) => {
-    if (list?.[0]) take(list[0])
+  const input = el('input', { type: 'file', ...attributes })
+  const give = (list: FileList | undefined | null) => {
+    if (list?.length) take([...list])
   }
   input.addEventListener('change', () => {
-    first(input.files)
+    give(input.files)
     // So that the same file can be chosen again.
     input.value = ''
   })
@@ -73,9 +73,9 @@ export function fileInput(
   view.addEventListener('drop', (event) => {
     event.preventDefault()
     view.classList.remove('dropping')
-    first(event.dataTransfer?.files)
+    give(event.dataTransfer?.files)
   })
-  document.addEventListener('paste', (event) => first(event.clipboardData?.files), { signal })
+  document.addEventListener('paste', (event) => give(event.clipboardData?.files), { signal })
   return el('label', { class: 'file' }, label, input)
 }
 

@@ -62,11 +62,16 @@ function start(): Promise<void> {
 /**
  * Reads weights and builds their network in TensorFlow.js.
  *
- * @param file Its name, which says its format. Throws E_ENGINE, E_WEIGHTS_FILE, E_WEIGHTS_FIT, and E_USAGE where it is not
+ * @param file Its name, which says its format.
+ * @param beside The files that were given with it. Throws E_ENGINE, E_WEIGHTS_FILE, E_WEIGHTS_FIT, and E_USAGE where it is not
  * known how images are normalised.
  */
-export async function openClassifier(bytes: Uint8Array, file: string): Promise<Classifier> {
-  const weights = readWeights(bytes, file)
+export async function openClassifier(
+  bytes: Uint8Array,
+  file: string,
+  beside: readonly File[],
+): Promise<Classifier> {
+  const weights = await readWeights(bytes, file, beside)
   if (!weights.preprocessing || weights.preprocessing.kind === 'none') {
     throw new ConvoyError(
       'E_USAGE',

@@ -23,7 +23,8 @@ export async function readWeights(file: string): Promise<WeightsFile> {
   })
   if (isHdf5(bytes)) return (await keras()).readKeras(file)
   if (isSafetensors(bytes)) return readSafetensors(bytes, file)
-  if (/^\s*\{/.test(bytes.subarray(0, 64).toString('latin1'))) return readTfjs(bytes.toString('utf8'), file)
+  if (/^\s*\{/.test(bytes.subarray(0, 64).toString('latin1')))
+    return readTfjs(bytes.toString('utf8'), file, (shard) => readFile(path.join(path.dirname(file), shard)))
   throw unreadable(file, 'it is neither HDF5 nor safetensors nor a model.json')
 }
 

@@ -1,6 +1,4 @@
 import { parameterLayout } from '@convoy/model'
-import { readFile } from 'node:fs/promises'
-import path from 'node:path'
 import { z } from 'zod'
 import {
   groupTensors,
@@ -35,8 +33,16 @@ const manifestSpec = z.object({
   userDefinedMetadata: z.record(z.string(), z.unknown()).optional(),
 })
 
-/** Reads a model.json and its shards. Throws E_WEIGHTS_FILE. */
-export async function readTfjs(text: string, file: string): Promise<WeightsFile> {
+/**
+ * Reads a model.json and its shards. Throws E_WEIGHTS_FILE.
+ *
+ * @param readShard Gives the bytes of a shard, by its name beside the model.json; what it throws is said of the file.
+ */
+export async function readTfjs(
+  text: string,
+  file: string,
+  readShard: (name: string) => Promise<Uint8Array>,
+): Promise<WeightsFile> {
   let json: unknown
   try {
     json = JSON.parse(text)
@@ -50,20 +56,25 @@ export async function readTfjs(text: string, file: string): Promise<WeightsFile>
     const shards = await Promise.all(
       paths.map((shard) => {
         // A shard is a neighbour: a model may not name files elsewhere.
-        if (path.basename(shard) !== shard) throw unreadable(file, `the shard ${shard} is not beside it`)
-        return readFile(path.join(path.dirname(file), shard)).catch((error: Error) => {
+        if (/[/\\]/.test(shard)) throw unreadable(file, `the shard ${shard} is not beside it`)
+        return readShard(shard).catch((error: Error) => {
           throw unreadable(file, `its shard cannot be read: ${error.message}`, error)
         })
       }),
     )
-    const bytes = Buffer.concat(shards)
+    const bytes = new Uint8Array(shards.reduce((length, shard) => length + shard.length, 0))
     let at = 0
+    for (const shard of shards) {
+      bytes.set(shard, at)
+      at += shard.length
+    }
+    at = 0
     for (const { name, shape, dtype, quantization } of weights) {
       if (dtype !== 'float32' || quantization !== undefined)
         throw unreadable(file, `${name} is ${quantization ? 'quantized' : dtype}, not float32`)
       const end = at + 4 * shape.reduce((product, n) => product * n, 1)
       if (end > bytes.length) throw unreadable(file, `${name} is cut off`)
-      tensors.push({ name, shape, values: new Float32Array(new Uint8Array(bytes.subarray(at, end)).buffer) })
+      tensors.push({ name, shape, values: new Float32Array(bytes.slice(at, end).buffer) })
       at = end
     }
     if (at !== bytes.length) throw unreadable(file, 'its shards are longer than its weights')
