@@ -1,3 +1,6 @@
+import { readFileSync } from 'node:fs'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, describe, expect, it } from 'vitest'
 import { Convoy, scratch, type Line } from './convoy.ts'
 
@@ -11,7 +14,75 @@ const small = [
 const coordinator = (...args: string[]) => new Convoy(['coordinator', ...small, ...args])
 const steps = (run: Convoy): Line[] => run.lines.filter(({ event }) => event === 'step')
 
+/** A line of ledger.jsonl: what was applied in a step, and who computed it. */
+interface Entry {
+  step: number
+  epoch: number
+  samples: number[]
+  nodes: { lo: number; hi: number; worker: string }[]
+}
+
+/** The sum of a counter of `/metrics` over all labels; 0 where it has none yet. */
+async function metric(url: string, name: string): Promise<number> {
+  const answer = await fetch(`${url.replace('ws:', 'http:')}/metrics`)
+  const lines = (await answer.text()).split('\n').filter((line) => line.replace(/[{ ].*/, '') === name)
+  return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0)
+}
+
 describe('SIGTERM', () => {
+  it('has a worker hand back its work and exit with 0: no sample is left out, or computed twice', async () => {
+    const [samples, batch] = [2_000, 1_000]
+    // A request a leaf, 125 a step: there is always one at hand, and others to hand back.
+    const run = coordinator(
+      ...['--limit-train', String(samples), '--batch-size', String(batch), '--epochs', '2'],
+      ...['--wire', 'bf16', '--wire-leaves', '1', '--ledger', '--stay', '--name', 'handed', '--port', '0'],
+    )
+    const url = (await run.until((one) => one.event('listening')))['url'] as string
+    const start = (name: string) => new Convoy(['worker', '--coordinator', url, '--worker-name', name])
+    const first = start('first')
+    const computed = () => metric(url, 'convoy_worker_samples_total')
+    const isWithinStep = async () => {
+      const before = await computed()
+      await sleep(100)
+      return before % batch > 0 && before % batch < batch / 2 && (await computed()) === before
+    }
+    // It stands still in the middle of a step while that is found out.
+    for (;;) {
+      while ((await computed()) % batch === 0) await sleep(10)
+      first.child.kill('SIGSTOP')
+      if (await isWithinStep()) break
+      first.child.kill('SIGCONT')
+    }
+    first.child.kill('SIGTERM')
+    first.child.kill('SIGCONT')
+    expect(await first.ended).toBe(0)
+    // Nobody else was there to repeat anything: what it had begun is its own work.
+    const handedBack = batch - ((await computed()) % batch)
+    expect(handedBack).toBeGreaterThan(0)
+    expect(handedBack).toBeLessThan(batch)
+
+    const second = start('second')
+    await run.until((one) => one.event('done'))
+    expect(await metric(url, 'convoy_samples_total')).toBe(2 * samples)
+    expect(await computed()).toBe(2 * samples)
+    expect(await metric(url, 'convoy_wasted_samples_total')).toBe(0)
+    run.child.kill('SIGTERM')
+    expect([await run.ended, await second.ended]).toEqual([0, 0])
+
+    const ledger = readFileSync(path.join(folder, 'handed', 'ledger.jsonl'), 'utf8')
+    const steps = ledger
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Entry)
+    expect(steps.map(({ step }) => step)).toEqual([0, 1, 2, 3])
+    for (const epoch of [0, 1]) {
+      const used = steps.filter((entry) => entry.epoch === epoch).flatMap((entry) => entry.samples)
+      expect(used.sort((a, b) => a - b)).toEqual(Array.from({ length: samples }, (_, i) => i))
+    }
+    const shared = steps.filter(({ nodes }) => new Set(nodes.map(({ worker }) => worker)).size === 2)
+    expect(shared).toHaveLength(1)
+  })
+
   it('ends a coordinator with a checkpoint and 0; its workers wait for the next one, to the same bits', async () => {
     const first = coordinator('--epochs', '3', '--name', 'moved', '--port', '0')
     const url = (await first.until((run) => run.event('listening')))['url'] as string

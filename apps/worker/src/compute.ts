@@ -81,6 +81,8 @@ let queue: Request[] = []
 let current: Request | undefined
 let cancelled = false
 let busy = false
+/** Whether the request at hand is the last. */
+let draining = false
 
 async function start(): Promise<void> {
   engine = await createEngine(setup.engine)
@@ -122,7 +124,9 @@ function handle(order: Order): void {
       break
     case 'drain':
       queue = []
-      if (!current) tell({ kind: 'idle' })
+      draining = true
+      tell({ kind: 'draining', ...(current ? { finishing: current.work.id } : {}) })
+      if (!current) tell({ kind: 'drained' })
       break
     case 'forget':
       queue = []
@@ -160,7 +164,6 @@ async function run(): Promise<void> {
     current = request
     cancelled = false
     const { work } = request
-    tell({ kind: 'working', id: work.id })
     try {
       load(bench, work.step)
       if (work.task === 'gradient') await computeGradient(bench, request)
@@ -169,10 +172,10 @@ async function run(): Promise<void> {
       tell({ kind: 'failed', work, why: asConvoyError(thrown).message })
     }
     current = undefined
+    if (draining) tell({ kind: 'drained' })
     await hearMessages()
   }
   busy = false
-  tell({ kind: 'idle' })
 }
 
 function load(bench: Bench, step: number): void {

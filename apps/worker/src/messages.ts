@@ -17,7 +17,7 @@ export type Order =
   | { kind: 'parameters'; step: number; payload: Uint8Array }
   | { kind: 'work'; work: MessageOf<CoordinatorMessage, 'work'>; payload: Uint8Array }
   | { kind: 'cancel'; id: number }
-  /** Drop all but the request at hand, and say `idle` when that is done. */
+  /** Drop all but the request at hand: say at once which that is, and `drained` when it is done. */
   | { kind: 'drain' }
   /** The connection is gone: forget its requests and parameters. */
   | { kind: 'forget' }
@@ -29,9 +29,9 @@ export type Order =
 export type Outcome =
   | { kind: 'engine'; numerics: NumericsClass; description: string; fingerprint?: string }
   | { kind: 'compiled' }
-  | { kind: 'working'; id: number }
+  | { kind: 'draining'; finishing?: number }
   /** An answer, sealed and ready to be sent: the first `length` bytes of `frame`. */
   | { kind: 'frame'; frame: ArrayBuffer; length: number; reusable: boolean }
   | { kind: 'failed'; work: MessageOf<CoordinatorMessage, 'work'>; why: string }
-  | { kind: 'idle' }
+  | { kind: 'drained' }
   | { kind: 'error'; code: ErrorCode; message: string; remedy: string; stack?: string }

@@ -45,12 +45,11 @@ export class Worker {
   #name: string
   #socket: WebSocket | undefined
   #engine: EngineOutcome | undefined
-  #working: number | undefined
   #joined = false
   #draining = false
   /** Ends a pause between attempts to connect. */
   readonly #leaving = new AbortController()
-  #idle: (() => void) | undefined
+  #drained: (() => void) | undefined
   #fatal: ConvoyError | undefined
 
   /**
@@ -105,17 +104,17 @@ export class Worker {
   }
 
   /**
-   * Leaves: finishes the request at hand if the grace period allows, hands the others back, and closes.
+   * Leaves: finishes the request at hand if the grace period allows, hands the others back, and closes. Only the compute
+   * thread knows which one it is at, so it is asked first: what is handed back was not begun, and is computed once.
    */
   async stop(): Promise<void> {
     if (this.#draining) return
     this.#draining = true
     this.#leaving.abort()
     if (this.#socket?.readyState === WebSocket.OPEN) {
-      this.#say({ kind: 'leaving', ...(this.#working === undefined ? {} : { finishing: this.#working }) })
-      const idle = new Promise<void>((resolve) => (this.#idle = resolve))
+      const drained = new Promise<void>((resolve) => (this.#drained = resolve))
       this.#order({ kind: 'drain' })
-      await Promise.race([idle, sleep(1000 * this.#config.grace, undefined, { ref: false })])
+      await Promise.race([drained, sleep(1000 * this.#config.grace, undefined, { ref: false })])
     }
     this.#socket?.close(1000)
     this.#socket = undefined
@@ -188,8 +187,7 @@ export class Worker {
         clearInterval(watch)
         this.#joined = false
         this.#order({ kind: 'forget' })
-        this.#working = undefined
-        this.#idle?.()
+        this.#drained?.()
         resolve(goodbye ? { connected, goodbye } : { connected })
       })
     })
@@ -241,12 +239,12 @@ export class Worker {
         return this.#greet()
       case 'compiled':
         return this.#say({ kind: 'ready' })
-      case 'working':
-        this.#working = outcome.id
-        return
+      case 'draining': {
+        const { finishing } = outcome
+        return this.#say({ kind: 'leaving', ...(finishing === undefined ? {} : { finishing }) })
+      }
       case 'frame': {
         const { frame, length, reusable } = outcome
-        this.#working = undefined
         const back = () => {
           if (reusable) this.#order({ kind: 'reuse', frame }, true)
         }
@@ -257,9 +255,8 @@ export class Worker {
         const { id, step, lo, hi } = outcome.work
         return this.#say({ kind: 'failed', id, step, lo, hi, why: outcome.why.slice(0, 2_000) })
       }
-      case 'idle':
-        this.#working = undefined
-        return this.#idle?.()
+      case 'drained':
+        return this.#drained?.()
       case 'error':
         return this.#fail(
           new ConvoyError(outcome.code, outcome.message, outcome.remedy, { cause: outcome.stack }),
