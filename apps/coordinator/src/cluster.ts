@@ -2,7 +2,7 @@ import { asConvoyError, ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { cover, split } from '@convoy/reduction'
 import { createHash } from 'node:crypto'
-import { LEFT, type Report } from './events.ts'
+import { FOR_WORKERS, LEFT, type Report } from './events.ts'
 import { Member, type Assignment } from './member.ts'
 import { numericsText } from './numerics.ts'
 import { median, type Pace } from './pace.ts'
@@ -680,7 +680,7 @@ export class Cluster {
         reason:
           this.#records.size > 0
             ? 'there is no worker; the run goes on when one comes'
-            : 'for workers to come',
+            : FOR_WORKERS,
       })
     }
     if (someone) this.#saidWaiting = false

@@ -137,5 +137,7 @@ export type RunEvent =
 
 /** The reason of a `workerLeft` whose worker had said that it would leave. */
 export const LEFT = 'left'
+/** The reason of a `waiting` in which nothing is wrong yet. */
+export const FOR_WORKERS = 'for workers to come'
 
 export type Report = (event: RunEvent) => void

@@ -9,6 +9,8 @@ const cluster = { size: 2, wasted: 32, traffic: { sent: 100, received: 50 }, tal
 describe('Metrics', () => {
   it('counts what it hears, and reads the rest when it is read', async () => {
     const metrics = new Metrics({ cluster, workersWanted: () => 3 })
+    // What is not known is not 0.
+    expect(await metrics.text()).not.toMatch(/^convoy_(step|loss|test_accuracy) /m)
     const step = {
       epoch: 0,
       cost1000: 2.4,

@@ -24,10 +24,10 @@ export class Metrics {
   constructor(watched: Watched) {
     this.#watched = watched
     const gauge = (name: string, help: string, ...labelNames: string[]) => {
-      this.#gauges.set(
-        name,
-        new Gauge({ name: `convoy_${name}`, help, labelNames, registers: [this.#registry] }),
-      )
+      const made = new Gauge({ name: `convoy_${name}`, help, labelNames, registers: [this.#registry] })
+      this.#gauges.set(name, made)
+      // What is not known yet is not 0; only autoscalers want a number from the beginning.
+      if (labelNames.length === 0 && name !== 'workers_wanted') made.remove()
     }
     const counter = (name: string, help: string, ...labelNames: string[]) => {
       const made = new Counter({ name: `convoy_${name}`, help, labelNames, registers: [this.#registry] })
@@ -82,6 +82,10 @@ export class Metrics {
 
   hear(event: RunEvent): void {
     switch (event.event) {
+      case 'start':
+        this.#set('step', event.resumedAt)
+        this.#set('epoch', Math.floor(event.resumedAt / event.stepsPerEpoch))
+        break
       case 'step':
         this.#set('step', event.step)
         this.#set('loss', event.loss)
@@ -126,6 +130,7 @@ export class Metrics {
         this.#add('checkpoints_failed_total')
         break
       case 'rolledBack':
+        this.#set('step', event.to)
         this.#add('rollbacks_total')
         break
     }

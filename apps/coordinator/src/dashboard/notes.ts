@@ -1,6 +1,6 @@
 import { verdictText } from '@convoy/convergence'
 import type { LiveNote } from '@convoy/protocol'
-import { LEFT, type RunEvent } from '../events.ts'
+import { FOR_WORKERS, LEFT, type RunEvent } from '../events.ts'
 
 const percent = (share: number) => `${(100 * share).toFixed(2)} %`
 
@@ -13,7 +13,7 @@ export function noteOf(event: RunEvent): Pick<LiveNote, 'kind' | 'text'> | undef
         text: event.resumedAt > 0 ? `The run goes on after step ${event.resumedAt}.` : 'The run starts.',
       }
     case 'waiting':
-      return { kind: 'fault', text: `Waiting: ${event.reason}.` }
+      return { kind: event.reason === FOR_WORKERS ? 'run' : 'fault', text: `Waiting: ${event.reason}.` }
     case 'workerJoined':
       return { kind: 'worker', text: `${event.worker} joined: ${event.engine}.` }
     case 'workerLeft':
