@@ -6,8 +6,8 @@ export interface NumericsClass {
   readonly engine: string
   /** The versions of the libraries that compute. */
   readonly version: string
-  readonly precision: 'float32' | 'bf16'
-  /** The instruction set that the engine uses on this machine, such as `avx512_bf16`. */
+  readonly precision: 'float32' | 'tf32' | 'bf16'
+  /** The instruction set that the engine uses on this machine, such as `avx512_bf16`; of a GPU, its model. */
   readonly instructionSet: string
   readonly threads: number
 }
