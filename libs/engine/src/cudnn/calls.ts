@@ -1,8 +1,7 @@
 import type { Buffer } from '../arena.ts'
 
 /**
- * What a plan consists of: calls on tensors, as plain data. A GPU runs them (gpu.ts), and so do the tests on a machine
- * without one.
+ * What a plan consists of: calls on tensors, as plain data. gpu.ts runs them.
  */
 
 export type FloatType = 'float32' | 'bf16'
@@ -49,7 +48,7 @@ export type Call =
       readonly kind: 'convolution'
       readonly name: string
       readonly convolution: Convolution
-      /** As `Device.choose` said. */
+      /** As `Choose` said. */
       readonly algorithm: number
       readonly image: Tensor
       readonly kernel: Tensor
@@ -65,22 +64,8 @@ export type Call =
       readonly arguments: readonly [number, ...Argument[]]
     }
 
-/** What runs plans. */
-export interface Device {
-  /**
-   * A deterministic algorithm for a convolution, by cuDNN's number, and the bytes of scratch memory that it needs.
-   * Throws E_ENGINE_GPU where there is none.
-   */
-  choose(convolution: Convolution): { algorithm: number; workspace: number }
-  /** Makes `lists` of calls ready to run in a block of `bytes`. Throws E_ENGINE_GPU where memory runs out. */
-  open(bytes: number, lists: readonly (readonly Call[])[]): Session
-}
-
-/** The memory of a plan and its calls made ready. */
-export interface Session {
-  /** The host's copy of a tensor that is uploaded or downloaded. */
-  host(tensor: Tensor): ArrayBuffer
-  /** Runs one of the lists and waits until it is done. Throws E_ENGINE_GPU where a call fails. */
-  run(list: readonly Call[]): void
-  dispose(): void
-}
+/**
+ * A deterministic algorithm for a convolution, by cuDNN's number, and the bytes of scratch memory that it needs. Throws
+ * E_ENGINE_GPU where there is none.
+ */
+export type Choose = (convolution: Convolution) => { algorithm: number; workspace: number }

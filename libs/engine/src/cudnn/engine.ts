@@ -10,8 +10,7 @@ import type {
 } from '../engine.ts'
 import { Plans, type Purpose, type SizedPlan } from '../plans.ts'
 import { differences, drawLeaf, referenceGradient } from '../reference.ts'
-import type { Device, Session } from './calls.ts'
-import { Gpu } from './gpu.ts'
+import { Gpu, Session } from './gpu.ts'
 import { Plan } from './plan.ts'
 
 type Precision = 'float32' | 'tf32' | 'bf16'
@@ -36,15 +35,7 @@ export async function createCudnnEngine(options: CudnnOptions): Promise<CudnnEng
   const gpu = new Gpu(options.device)
   const able = gpu.capability >= AMPERE
   const precision = options.precision === 'auto' ? (able ? 'bf16' : 'float32') : options.precision
-  const numerics: NumericsClass = {
-    engine: 'cudnn',
-    version: gpu.version,
-    precision,
-    instructionSet: `${gpu.name} sm_${gpu.capability}`,
-    threads: 1,
-  }
-  const description = `cuDNN ${gpu.version}, ${precision}, ${gpu.name} (GPU ${options.device})`
-  const engine = new CudnnEngine(gpu, precision, numerics, description, () => gpu.dispose())
+  const engine = new CudnnEngine(gpu, precision, options.device)
   try {
     if (precision !== 'float32' && !able) {
       throw new ConvoyError(
@@ -114,28 +105,26 @@ export async function checkItself(engine: Engine, precision: Precision): Promise
 export class CudnnEngine implements Engine {
   readonly numerics: NumericsClass
   readonly description: string
-  readonly #device: Device
+  readonly #gpu: Gpu
   readonly #precision: Precision
-  readonly #close: () => void
   readonly #models = new Set<CudnnModel>()
 
-  /** @param close Called when the engine is disposed of. */
-  constructor(
-    device: Device,
-    precision: Precision,
-    numerics: NumericsClass,
-    description: string,
-    close: () => void,
-  ) {
-    this.#device = device
+  /** @param gpu Is disposed of with the engine. */
+  constructor(gpu: Gpu, precision: Precision, ordinal: number) {
+    this.#gpu = gpu
     this.#precision = precision
-    this.numerics = numerics
-    this.description = description
-    this.#close = close
+    this.numerics = {
+      engine: 'cudnn',
+      version: gpu.version,
+      precision,
+      instructionSet: `${gpu.name} sm_${gpu.capability}`,
+      threads: 1,
+    }
+    this.description = `cuDNN ${gpu.version}, ${precision}, ${gpu.name} (GPU ${ordinal})`
   }
 
   async compile(model: ModelSpec, maxBatch: number): Promise<CudnnModel> {
-    const compiled = new CudnnModel(this.#device, model, maxBatch, this.#precision, (closed) =>
+    const compiled = new CudnnModel(this.#gpu, model, maxBatch, this.#precision, (closed) =>
       this.#models.delete(closed),
     )
     this.#models.add(compiled)
@@ -144,7 +133,7 @@ export class CudnnEngine implements Engine {
 
   dispose(): void {
     for (const model of this.#models) model.dispose()
-    this.#close()
+    this.#gpu.dispose()
   }
 }
 
@@ -156,7 +145,7 @@ class Ready implements SizedPlan {
   readonly #classes: number
 
   constructor(
-    device: Device,
+    gpu: Gpu,
     model: ModelSpec,
     count: number,
     precision: Precision,
@@ -165,9 +154,9 @@ class Ready implements SizedPlan {
   ) {
     this.#parameters = parameters
     this.#classes = model.classes
-    this.plan = new Plan(device, model, count, precision, purpose)
+    this.plan = new Plan(gpu.choose, model, count, precision, purpose)
     const { bytes, load, step } = this.plan
-    this.#session = device.open(bytes, [load, step])
+    this.#session = new Session(gpu, bytes, [load, step])
   }
 
   load(): void {
@@ -221,7 +210,7 @@ export class CudnnModel implements CompiledModel {
   readonly #onDispose: (model: CudnnModel) => void
 
   constructor(
-    device: Device,
+    gpu: Gpu,
     model: ModelSpec,
     maxBatch: number,
     precision: Precision,
@@ -232,7 +221,7 @@ export class CudnnModel implements CompiledModel {
     this.#onDispose = onDispose
     this.#plans = new Plans(
       maxBatch,
-      (count, purpose) => new Ready(device, model, count, precision, purpose, this.#parameters),
+      (count, purpose) => new Ready(gpu, model, count, precision, purpose, this.#parameters),
     )
     this.#plans.take(maxBatch, 'train')
   }

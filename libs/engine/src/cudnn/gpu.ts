@@ -1,6 +1,6 @@
 import koffi from 'koffi'
 import { ConvoyError } from '@convoy/errors'
-import { bytesOf, type Argument, type Call, type Convolution, type Device, type Session, type Tensor } from './calls.ts' // prettier-ignore
+import { bytesOf, type Argument, type Call, type Choose, type Convolution, type Tensor } from './calls.ts'
 import { BLOCK, entries, source } from './kernels.ts'
 import {
   checkCudnn,
@@ -10,6 +10,7 @@ import {
   loadCudnn,
   loadDriver,
   loadNvrtc,
+  refuseCudnn,
   type Cudnn,
   type Driver,
 } from './library.ts'
@@ -113,7 +114,7 @@ export class Descriptors {
 }
 
 /** One NVIDIA GPU with the kernels loaded. It belongs to the JavaScript thread that made it. */
-export class Gpu implements Device {
+export class Gpu {
   /** Such as `NVIDIA H200`. */
   readonly name: string
   /** Such as 90: what the GPU's code is compiled for. */
@@ -188,27 +189,26 @@ export class Gpu implements Device {
     checkDriver(this.driver, this.driver.cuCtxSetCurrent(this.#context), 'use the GPU')
   }
 
-  choose(convolution: Convolution): { algorithm: number; workspace: number } {
+  readonly choose: Choose = (convolution) => {
     this.use()
     const { algorithms, workspace, operands } = passes[convolution.pass]
     const descriptors = new Descriptors(this.cudnn, convolution)
     const [a, b, c] = operands.map((operand) => descriptors[operand])
     const bytes = new BigUint64Array(1)
-    try {
-      let status: number | string = 0
-      for (const algorithm of algorithms) {
-        status = this.cudnn[workspace](this.handle, a, b, descriptors.convolution, c, algorithm, bytes)
-        if (status === 0) return { algorithm, workspace: Number(bytes[0]) }
+    let status: number | string = 0
+    for (const algorithm of algorithms) {
+      status = this.cudnn[workspace](this.handle, a, b, descriptors.convolution, c, algorithm, bytes)
+      if (status === 0) {
+        descriptors.dispose()
+        return { algorithm, workspace: Number(bytes[0]) }
       }
-      checkCudnn(this.cudnn, status, `find a deterministic algorithm for a convolution (${convolution.pass})`)
-      throw new Error('unreachable')
-    } finally {
-      descriptors.dispose()
     }
-  }
-
-  open(bytes: number, lists: readonly (readonly Call[])[]): Session {
-    return new GpuSession(this, bytes, lists)
+    descriptors.dispose()
+    throw refuseCudnn(
+      this.cudnn,
+      status,
+      `find a deterministic algorithm for a convolution (${convolution.pass})`,
+    )
   }
 
   dispose(): void {
@@ -227,7 +227,8 @@ interface Ready {
   graph: Handle
 }
 
-class GpuSession implements Session {
+/** The memory of a plan on a GPU, and its calls made ready. */
+export class Session {
   readonly #gpu: Gpu
   readonly #base: Handle
   readonly #hosts = new Map<Tensor, { readonly address: Handle; readonly view: ArrayBuffer }>()
@@ -236,6 +237,7 @@ class GpuSession implements Session {
   /** Memory of the kernels' arguments, which must stay reachable. */
   readonly #held: ArrayBuffer[] = []
 
+  /** Throws E_ENGINE_GPU where memory runs out. */
   constructor(gpu: Gpu, bytes: number, lists: readonly (readonly Call[])[]) {
     this.#gpu = gpu
     gpu.use()
@@ -254,10 +256,12 @@ class GpuSession implements Session {
     }
   }
 
+  /** The host's copy of a tensor that is uploaded or downloaded. */
   host(tensor: Tensor): ArrayBuffer {
     return this.#hosts.get(tensor)!.view
   }
 
+  /** Runs one of the lists and waits until it is done. Throws E_ENGINE_GPU where a call fails. */
   run(list: readonly Call[]): void {
     const { driver, stream } = this.#gpu
     const ready = this.#ready.get(list)!

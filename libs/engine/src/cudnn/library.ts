@@ -8,7 +8,7 @@ import { ConvoyError } from '@convoy/errors'
  * Finds and loads what an NVIDIA GPU is used through: the driver (libcuda), cuDNN 9 and NVRTC. This file has all that
  * depends on their versions: the functions' declarations and the values of their enums.
  *
- * The driver comes from the system's loader. The other two are looked for, in order, in the folder CONVOY_CUDA (which then
+ * The driver comes from CONVOY_CUDA where that has one (CUDA's compatibility package), else from the loader. The other two are looked for, in order, in the folder CONVOY_CUDA (which then
  * must have them), by the loader (so in LD_LIBRARY_PATH, too), in /usr/local/cuda, and in the `nvidia` packages of a Python
  * environment: VIRTUAL_ENV, CONDA_PREFIX, or that of `python3`. cuDNN brings the CUDA runtime that it needs.
  *
@@ -125,10 +125,19 @@ export type Driver = Functions<typeof driverFunctions>
 export type Cudnn = Functions<typeof cudnnFunctions>
 export type Nvrtc = Functions<typeof nvrtcFunctions>
 
-function declare<D extends readonly string[]>(library: LibraryHandle, functions: D): Functions<D> {
-  return Object.fromEntries(
-    functions.map((text) => [/(\w+)\(/.exec(text)![1], library.func(text)]),
-  ) as unknown as Functions<D>
+/** Throws E_ENGINE_GPU where a function is missing. */
+function declare<D extends readonly string[]>(
+  library: LibraryHandle,
+  file: string,
+  functions: D,
+): Functions<D> {
+  try {
+    return Object.fromEntries(
+      functions.map((text) => [/(\w+)\(/.exec(text)![1], library.func(text)]),
+    ) as unknown as Functions<D>
+  } catch (error) {
+    throw refusal(`${file} does not fit: ${(error as Error).message}`, INSTALL)
+  }
 }
 
 /** Keeps a shared library in the process for good: koffi unloads libraries as its environment goes, and these have threads. */
@@ -242,16 +251,18 @@ function once<T>(load: () => T): () => T {
 
 /** Loads the driver. Throws E_ENGINE_GPU where there is none, or it finds no GPU. */
 export const loadDriver: () => Driver = once(() => {
+  const asked = path.resolve(process.env['CONVOY_CUDA'] ?? '/', 'libcuda.so.1')
+  const file = existsSync(asked) ? asked : 'libcuda.so.1'
   let library: LibraryHandle
   try {
-    library = koffi.load('libcuda.so.1')
+    library = koffi.load(file)
   } catch {
     throw refusal(
       'there is no NVIDIA driver here (libcuda.so.1)',
       'Run on a machine with an NVIDIA GPU and its driver, or use another --engine.',
     )
   }
-  const driver = declare(library, driverFunctions)
+  const driver = declare(library, file, driverFunctions)
   checkDriver(driver, driver.cuInit(0), 'start the driver')
   if (deviceCount(driver) === 0)
     throw refusal('the NVIDIA driver finds no GPU', 'Check nvidia-smi, or use another --engine.')
@@ -276,7 +287,7 @@ export function gpuCount(): number {
 /** Loads cuDNN 9. Needs no GPU. Throws E_ENGINE_GPU where there is none of that version. */
 export const loadCudnn: () => { cudnn: Cudnn; version: string; file: string } = once(() => {
   const { library, file } = find('cuDNN 9', ['libcudnn.so.9'])
-  const cudnn = declare(library, cudnnFunctions)
+  const cudnn = declare(library, file, cudnnFunctions)
   const number = Number(cudnn.cudnnGetVersion())
   const version = `${Math.floor(number / 10_000)}.${Math.floor(number / 100) % 100}.${number % 100}`
   if (!version.startsWith('9.')) throw refusal(`cuDNN ${version} at ${file} is not 9`, INSTALL)
@@ -286,7 +297,7 @@ export const loadCudnn: () => { cudnn: Cudnn; version: string; file: string } = 
 /** Loads NVRTC 12 or 13. Needs no GPU. Throws E_ENGINE_GPU where there is none. */
 export const loadNvrtc: () => { nvrtc: Nvrtc; version: string; file: string } = once(() => {
   const { library, file } = find('NVRTC', ['libnvrtc.so.12', 'libnvrtc.so.13'])
-  const nvrtc = declare(library, nvrtcFunctions)
+  const nvrtc = declare(library, file, nvrtcFunctions)
   const major = new Int32Array(1)
   const minor = new Int32Array(1)
   nvrtc.nvrtcVersion(major, minor)
@@ -309,8 +320,12 @@ export function checkDriver(driver: Driver, status: number | string, what: strin
 
 /** Throws E_ENGINE_GPU unless a call of cuDNN succeeded. */
 export function checkCudnn(cudnn: Cudnn, status: number | string, what: string): void {
-  if (status === 0) return
-  throw refusal(
+  if (status !== 0) throw refuseCudnn(cudnn, status, what)
+}
+
+/** E_ENGINE_GPU for a call of cuDNN that did not succeed. */
+export function refuseCudnn(cudnn: Cudnn, status: number | string, what: string): ConvoyError {
+  return refusal(
     `cuDNN could not ${what}: ${cudnn.cudnnGetErrorString(status)}`,
     'Run again with --verbose and report what it prints, or use another --engine.',
   )

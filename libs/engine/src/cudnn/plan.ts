@@ -18,8 +18,8 @@ import {
   bytesOf,
   type Argument,
   type Call,
+  type Choose,
   type Convolution,
-  type Device,
   type FloatType,
   type Tensor,
 } from './calls.ts'
@@ -79,7 +79,7 @@ export class Plan {
   readonly gradient: Tensor
 
   readonly #arena = new Arena(ALIGNMENT)
-  readonly #device: Device
+  readonly #choose: Choose
   readonly #layers: readonly LayerSpec[]
   readonly #inputs: readonly Shape[]
   readonly #outputs: readonly Shape[]
@@ -102,13 +102,13 @@ export class Plan {
 
   /** Throws E_ENGINE_GPU where cuDNN cannot do a convolution or the leaf is too large. */
   constructor(
-    device: Device,
+    choose: Choose,
     model: ModelSpec,
     count: number,
     precision: 'float32' | 'tf32' | 'bf16',
     purpose: 'train' | 'predict',
   ) {
-    this.#device = device
+    this.#choose = choose
     this.#layers = model.layers
     this.#inputs = inputShapes(model)
     this.#outputs = outputShapes(model)
@@ -322,7 +322,7 @@ export class Plan {
   }
 
   #convolve(name: string, convolution: Convolution, image: Tensor, kernel: Tensor, output: Tensor): void {
-    const { algorithm, workspace } = this.#device.choose(convolution)
+    const { algorithm, workspace } = this.#choose(convolution)
     const scratch = workspace > 0 ? this.#tensor(`${name}/workspace`, 'uint8', workspace) : undefined
     this.#add(
       this.#step,
