@@ -22,7 +22,7 @@ function tried<T>(load: () => T): T | undefined {
 
 afterEach(() => vi.unstubAllEnvs())
 
-const refused = (message: RegExp, remedy: RegExp) =>
+const refused = (message: RegExp, remedy: RegExp): unknown =>
   expect.objectContaining({
     code: 'E_ENGINE_GPU',
     message: expect.stringMatching(message) as string,

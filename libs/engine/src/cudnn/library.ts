@@ -284,6 +284,19 @@ export function gpuCount(): number {
   }
 }
 
+/** On how many GPUs the cudnn engine may be tried here: those of the driver, where the libraries are found, too. Never throws. */
+export function cudnnGpus(): number {
+  const gpus = gpuCount()
+  if (gpus === 0) return 0
+  try {
+    loadCudnn()
+    loadNvrtc()
+    return gpus
+  } catch {
+    return 0
+  }
+}
+
 /** Loads cuDNN 9. Needs no GPU. Throws E_ENGINE_GPU where there is none of that version. */
 export const loadCudnn: () => { cudnn: Cudnn; version: string; file: string } = once(() => {
   const { library, file } = find('cuDNN 9', ['libcudnn.so.9'])
