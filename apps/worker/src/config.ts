@@ -6,13 +6,10 @@ export const engineSchema = z.object({
     .enum(['auto', 'cudnn', 'onednn', 'tfjs', 'tfjs-wasm', 'tfjs-cpu', 'tfjs-tensorflow'])
     .default('auto')
     .meta({ description: 'what computes; auto and tfjs take the fastest that runs here', unit: 'NAME' }),
-  precision: z
-    .enum(['auto', 'float32', 'tf32', 'bf16'])
-    .default('auto')
-    .meta({
-      description: 'arithmetic; auto takes bf16 where the processor or GPU has it; tf32 is for cudnn',
-      unit: 'NAME',
-    }),
+  precision: z.enum(['auto', 'float32', 'tf32', 'bf16']).default('auto').meta({
+    description: 'arithmetic; auto takes bf16 where the processor or GPU has it; tf32 is for cudnn',
+    unit: 'NAME',
+  }),
   threads: z.int().min(1).max(1024).default(1).meta({ description: 'threads of one worker', unit: 'N' }),
   device: z
     .int()

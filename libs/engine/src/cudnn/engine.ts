@@ -155,8 +155,8 @@ class Ready implements SizedPlan {
     this.#parameters = parameters
     this.#classes = model.classes
     this.plan = new Plan(gpu.choose, model, count, precision, purpose)
-    const { bytes, load, step } = this.plan
-    this.#session = new Session(gpu, bytes, [load, step])
+    const { bytes, load, giveMasks, drawMasks, step } = this.plan
+    this.#session = new Session(gpu, bytes, [load, giveMasks, drawMasks, step])
   }
 
   load(): void {
@@ -173,10 +173,15 @@ class Ready implements SizedPlan {
     const { plan } = this
     this.#give(images)
     new Int32Array(this.#session.host(plan.labels)).set(labels.subarray(0, count))
-    plan.masks.forEach((mask, i) => {
-      new Uint8Array(this.#session.host(mask)).set(masks[i].subarray(0, mask.size))
-    })
-    this.#session.run(plan.step)
+    if (masks.keys) {
+      if (plan.masks.length > 0) new Uint32Array(this.#session.host(plan.keys)).set(masks.keys)
+      this.#session.run(plan.drawMasks, plan.step)
+    } else {
+      plan.masks.forEach((mask, i) => {
+        new Uint8Array(this.#session.host(mask)).set(masks.values[i].subarray(0, mask.size))
+      })
+      this.#session.run(plan.giveMasks, plan.step)
+    }
     into.set(new Float32Array(this.#session.host(plan.gradient)))
     const results = new Float64Array(this.#session.host(plan.results))
     const totals = { loss: 0, correct: 0 }

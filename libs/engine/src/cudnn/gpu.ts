@@ -261,15 +261,17 @@ export class Session {
     return this.#hosts.get(tensor)!.view
   }
 
-  /** Runs one of the lists and waits until it is done. Throws E_ENGINE_GPU where a call fails. */
-  run(list: readonly Call[]): void {
+  /** Runs some of the lists, one after another, and waits until they are done. Throws E_ENGINE_GPU where a call fails. */
+  run(...lists: readonly (readonly Call[])[]): void {
     const { driver, stream } = this.#gpu
-    const ready = this.#ready.get(list)!
     this.#gpu.use()
-    if (ready.ran && ready.graph === 0n) ready.graph = this.#capture(ready.commands)
-    if (ready.graph !== 0n) checkDriver(driver, driver.cuGraphLaunch(ready.graph, stream), 'start a step')
-    else for (const command of ready.commands) command()
-    ready.ran = true
+    for (const list of lists) {
+      const ready = this.#ready.get(list)!
+      if (ready.ran && ready.graph === 0n && list.length > 0) ready.graph = this.#capture(ready.commands)
+      if (ready.graph !== 0n) checkDriver(driver, driver.cuGraphLaunch(ready.graph, stream), 'start a step')
+      else for (const command of ready.commands) command()
+      ready.ran = true
+    }
     checkDriver(driver, driver.cuStreamSynchronize(stream), 'finish a step')
   }
 

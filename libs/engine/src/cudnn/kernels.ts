@@ -33,6 +33,11 @@ __device__ inline void put(bf16 &to, float value) {
 
 template <class T, int V> struct alignas(V * sizeof(T)) Pack { T at[V]; };
 
+__device__ inline void mix(unsigned &x, unsigned &y, int by) {
+  x += y;
+  y = ((y << by) | (y >> (32 - by))) ^ x;
+}
+
 __device__ inline unsigned position() { return blockIdx.x * blockDim.x + threadIdx.x; }
 `
 
@@ -96,6 +101,32 @@ const templates = {
     put(out.at[v], passes ? get(in.at[v]) * scale : 0.0f);
   }
   ((Pack<To, V> *)to)[i] = out;`,
+  },
+  // A dropout mask as masks.ts draws it: two words of Threefry (libs/random) for each thread.
+  drawMask: {
+    types: '',
+    parameters:
+      'unsigned size, const unsigned *keys, unsigned char *to, unsigned elements, unsigned bits, unsigned dropped',
+    body: `
+  unsigned i = position();
+  if (i >= size) return;
+  unsigned k0 = keys[0], k1 = keys[1], k2 = 0x1bd11bdau ^ k0 ^ k1, x = i + k0, y = k1;
+  mix(x, y, 13); mix(x, y, 15); mix(x, y, 26); mix(x, y, 6); x += k1; y += k2 + 1u;
+  mix(x, y, 17); mix(x, y, 29); mix(x, y, 16); mix(x, y, 24); x += k2; y += k0 + 2u;
+  mix(x, y, 13); mix(x, y, 15); mix(x, y, 26); mix(x, y, 6); x += k0; y += k1 + 3u;
+  mix(x, y, 17); mix(x, y, 29); mix(x, y, 16); mix(x, y, 24); x += k1; y += k2 + 4u;
+  mix(x, y, 13); mix(x, y, 15); mix(x, y, 26); mix(x, y, 6); x += k2; y += k0 + 5u;
+  unsigned each = 32u / bits, low = (1u << bits) - 1u, first = 2u * each * i;
+  // Four flags are one word to write.
+  for (unsigned e = 0; e < 2u * each && first + e < elements; e += 4) {
+    unsigned flags = 0;
+    for (unsigned f = e; f < e + 4; f++) {
+      unsigned value = ((f < each ? x : y) >> (f % each * bits)) & low;
+      if (value >= dropped) flags |= 1u << (8u * (f - e));
+    }
+    if (first + e + 4 <= elements) *(unsigned *)(to + first + e) = flags;
+    else for (unsigned f = 0; first + e + f < elements; f++) to[first + e + f] = flags >> (8u * f);
+  }`,
   },
   // to[column, row] = from[row, column]: kernels are HWIO at the caller's and OHWI at cuDNN's.
   transpose: {

@@ -38,7 +38,17 @@ describe('the plan of All-CNN-C', () => {
   // After a change that is meant: UPDATE_RECORDED=1 npx vitest run libs/engine/src/cudnn/plan.test.ts, and read the difference.
   it('has the recorded calls, in bf16 at a leaf of 128', () => {
     const plan = new Plan(choose, buildModel('all-cnn-c', cifar), 128, 'bf16', 'train')
-    const text = ['load', ...plan.load.map(line), '', 'step', ...plan.step.map(line), ''].join('\n')
+    const text = [
+      'load',
+      ...plan.load.map(line),
+      '',
+      'masks',
+      ...plan.drawMasks.map(line),
+      '',
+      'step',
+      ...plan.step.map(line),
+      '',
+    ].join('\n')
     const file = path.join(import.meta.dirname, 'all-cnn-c.calls.txt')
     if (process.env['UPDATE_RECORDED']) writeFileSync(file, text)
     expect(text).toBe(readFileSync(file, 'utf8'))

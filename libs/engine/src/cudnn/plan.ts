@@ -14,6 +14,7 @@ import {
 } from '@convoy/model'
 import { ConvoyError } from '@convoy/errors'
 import { Arena } from '../arena.ts'
+import { maskRule } from '../masks.ts'
 import {
   bytesOf,
   type Argument,
@@ -63,16 +64,20 @@ const MOST = 2 ** 31
 export class Plan {
   /** After new parameters. */
   readonly load: readonly Call[]
+  /** Before a step: the masks as they are given, or drawn from their keys. */
+  readonly giveMasks: readonly Call[]
+  readonly drawMasks: readonly Call[]
   /** From images to the gradient, or to the logits where the plan only predicts. */
   readonly step: readonly Call[]
   /** Bytes of the device's memory. */
   readonly bytes: number
 
-  // What the host writes: float32, float32, int32 and uint8, as the engine takes them.
+  // What the host writes: float32, float32, int32, uint8 and uint32, as the engine takes them.
   readonly parameters: Tensor
   readonly images: Tensor
   readonly labels: Tensor
   readonly masks: readonly Tensor[]
+  readonly keys: Tensor
   // What it reads: float32 [count, classes], float64 [count, (loss, correct)], float32 in the `trainedLayout`.
   readonly logits: Tensor
   readonly results: Tensor
@@ -92,7 +97,7 @@ export class Plan {
   readonly #lowestTrained: number
   readonly #load: Call[] = []
   readonly #step: Call[] = []
-  readonly #masks: Tensor[] = []
+  readonly #masks: { readonly tensor: Tensor; readonly rate: number }[] = []
   /** How to add each stage's calls on the way back, in the order of the layers. */
   readonly #backwards: (() => void)[] = []
   #clock = 0
@@ -140,7 +145,10 @@ export class Plan {
         at = this.#addElementwise(at + 1)
       }
     }
-    this.masks = this.#masks
+    this.masks = this.#masks.map(({ tensor }) => tensor)
+    this.giveMasks = this.masks.map((tensor) => ({ kind: 'upload', tensor }))
+    this.keys = this.#keep(this.#tensor('keys', 'int32', 2 * this.masks.length))
+    this.drawMasks = this.#masks.length > 0 ? this.#drawing() : []
     this.logits = this.#back = this.#current.tensor
     if (purpose === 'predict') this.#add(this.#step, { kind: 'download', tensor: this.logits })
     else this.#addBackward(model)
@@ -205,7 +213,7 @@ export class Plan {
     const same = type === from.type && below === 0 && right === 0
     if (bias === undefined && !relu && rate === undefined && same) return
     const scale = rate === undefined ? 1 : 1 / (1 - rate)
-    const mask = rate === undefined ? null : this.#addMask(this.#count * volume(from.shape))
+    const mask = rate === undefined ? null : this.#mask(this.#count * volume(from.shape), rate)
     // Nobody needs what a convolution gives before its bias. What else there is may be an output that tells a ReLU's gradient.
     const tensor =
       same && bias !== undefined
@@ -255,11 +263,24 @@ export class Plan {
     return [0, 1].map((d) => slide(this.#inputs[index][d], size[d], stride[d], padding))
   }
 
-  #addMask(size: number): Tensor {
-    const mask = this.#tensor(`mask${this.#masks.length}`, 'uint8', size)
-    this.#masks.push(mask)
-    this.#add(this.#step, { kind: 'upload', tensor: mask })
-    return mask
+  /** A mask, which is there before the step begins. */
+  #mask(size: number, rate: number): Tensor {
+    const tensor = this.#tensor(`mask${this.#masks.length}`, 'uint8', size)
+    this.#arena.touch(tensor.buffer, 0)
+    this.#masks.push({ tensor, rate })
+    return tensor
+  }
+
+  #drawing(): Call[] {
+    const calls: Call[] = [{ kind: 'upload', tensor: this.keys }]
+    this.#masks.forEach(({ tensor, rate }, i) => {
+      const { bits, dropped } = maskRule(rate)
+      const threads = Math.ceil((tensor.size * bits) / 64)
+      const keys = { tensor: this.keys, offset: 2 * i }
+      const args = [threads, keys, tensor, tensor.size, bits, dropped] as const
+      calls.push({ kind: 'kernel', name: tensor.name, entry: entry('drawMask'), arguments: args })
+    })
+    return calls
   }
 
   /** Adds a convolution without its bias. Returns where that is. */

@@ -1,6 +1,16 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { buildModel, freeze, modelNames, trainedLayout, trainedRanges, type ModelSpec } from '@convoy/model'
+import {
+  buildModel,
+  freeze,
+  modelNames,
+  trainedLayout,
+  trainedRanges,
+  type LayerSpec,
+  type ModelSpec,
+} from '@convoy/model'
 import { kinds, small } from '../cases.ts'
+import type { DropoutMasks } from '../engine.ts'
+import { Masks } from '../masks.ts'
 import { differences, drawLeaf, referenceGradient } from '../reference.ts'
 import { createCudnnEngine, type CudnnEngine } from './engine.ts'
 
@@ -112,6 +122,43 @@ export function describeEngine(): void {
       const { loss, gradient } = await gradientOf(precision, model, { ...leaf, parameters })
       expect(loss).toBeNaN()
       expect(gradient[gradient.length - 1]).toBeNaN()
+    })
+  })
+
+  describe('a mask that it draws', () => {
+    const tail: LayerSpec[] = [
+      { kind: 'conv2d', name: 'a', filters: 10, kernel: [3, 3], stride: [1, 1], padding: 'same' },
+      { kind: 'globalAveragePool' },
+    ]
+    const models = [
+      // 11×9×5 numbers a sample: no multiple of 4. These rates take 1, 2, 4, 8 and 16 bits.
+      ...[0.5, 0.25, 0.0625, 1 / 256, 0.3, 0, 0.9].map((rate): ModelSpec => ({
+        ...small(`rate ${rate}`, [{ kind: 'dropout', rate }, ...tail]),
+        input: [11, 9, 5],
+      })),
+      buildModel('all-cnn-c', { input: [16, 16, 3], classes: 10, width: 0.125, inputDropout: 0.2 }),
+    ].map((model) => [model.name, model] as const)
+
+    it.each(models)('is the one that other engines are given: %s', async (_, model) => {
+      for (const count of [1, 2, 5]) {
+        const masks = new Masks(model, count)
+        const { parameters, batch } = drawLeaf(model, count, 1)
+        const compiled = await engines.float32.compile(model, count)
+        const gradient = (masks: DropoutMasks) => {
+          const into = new Float32Array(parameters.length)
+          compiled.gradient(batch, masks, into)
+          return into
+        }
+        compiled.load(parameters)
+        const drawn = [1, 2, 3].map((step) => {
+          masks.fill({ seed: 1, epoch: 0, step, leaf: 0 }, count)
+          const own = gradient(masks)
+          expect(own).toEqual(gradient({ values: masks.values }))
+          return own.join()
+        })
+        if (model.name !== 'rate 0') expect(new Set(drawn).size).toBeGreaterThan(1)
+        compiled.dispose()
+      }
     })
   })
 

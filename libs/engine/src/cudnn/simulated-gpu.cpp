@@ -139,13 +139,8 @@ int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned 
     if (kernel.pointers[i] && address && !inside(address)) return ILLEGAL_ADDRESS;
   }
   // The values are taken now, as CUDA does.
-  std::function<void()> thread = kernel.bind(parameters);
-  return submit(stream, [=] {
-    blockDim.x = bx;
-    for (blockIdx.x = 0; blockIdx.x < x; blockIdx.x++)
-      for (threadIdx.x = 0; threadIdx.x < bx; threadIdx.x++) thread();
-    return 0;
-  });
+  Bound bound = kernel.bind(parameters);
+  return submit(stream, [=] { bound(x, bx); return 0; });
 }
 
 int nvrtcVersion(int *major, int *minor) { *major = 12; *minor = 9; return 0; }

@@ -27,7 +27,15 @@ using std::exp; using std::log; using std::log1p; using std::fabs;
 static float __uint_as_float(unsigned bits) { float value; memcpy(&value, &bits, 4); return value; }
 static unsigned __float_as_uint(float value) { unsigned bits; memcpy(&bits, &value, 4); return bits; }
 static struct { unsigned x; } blockIdx, blockDim, threadIdx;
-struct Kernel { std::vector<bool> pointers; std::function<std::function<void()>(void **)> bind; };
+typedef std::function<void(unsigned blocks, unsigned threads)> Bound;
+struct Kernel { std::vector<bool> pointers; std::function<Bound(void **)> bind; };
+template <class F> Bound bound(F kernel) {
+  return [=](unsigned blocks, unsigned threads) {
+    blockDim.x = threads;
+    for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++)
+      for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++) kernel();
+  };
+}
 `
 
 /** The kernels by name: which parameters are addresses, and how to take their values from CUDA's array. */
@@ -38,7 +46,7 @@ function table(): string {
       const pointers = entries.get(name)!.map((kind) => kind === 'pointer')
       const taken = types.map((type, i) => `v${i} = *(${type}*)p[${i}]`).join(', ')
       const given = types.map((_, i) => `v${i}`).join(', ')
-      return `  {"${name}", {{${pointers.join(', ')}}, [](void **p) { return [${taken}] { ${name}(${given}); }; }}},`
+      return `  {"${name}", {{${pointers.join(', ')}}, [](void **p) { return bound([${taken}] { ${name}(${given}); }); }}},`
     },
   )
   return `static std::map<std::string, Kernel> kernels = {\n${rows.join('\n')}\n};\n`
@@ -67,7 +75,7 @@ export function buildSimulatedGpu(): SimulatedGpu {
   const rest = readFileSync(path.join(import.meta.dirname, 'simulated-gpu.cpp'), 'utf8')
   writeFileSync(program, [PRELUDE, source, table(), rest].join('\n'))
   // No contraction, as with NVRTC.
-  const flags = ['-std=c++17', '-O2', '-ffp-contract=off', '-shared', '-fPIC']
+  const flags = ['-std=c++17', '-O3', '-ffp-contract=off', '-shared', '-fPIC']
   const compiled = spawnSync('g++', [...flags, program, '-o', output], { encoding: 'utf8' })
   if (compiled.status !== 0) throw new Error(`g++ does not take the simulation:\n${compiled.stderr}`)
   for (const name of ['libcudnn.so.9', 'libnvrtc.so.12']) symlinkSync(output, path.join(folder, name))

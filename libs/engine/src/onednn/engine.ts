@@ -119,7 +119,7 @@ export class OnednnModel implements CompiledModel {
   gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult {
     this.#setThreads()
     const plan = this.#plans.takeForGradient(batch.count, into, this.#gradientSize)
-    const logits = plan.forward(batch.images, masks)
+    const logits = plan.forward(batch.images, masks.values)
     const { head, classes } = this.#model
     const result = crossEntropy(
       head,
