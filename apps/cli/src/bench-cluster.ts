@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { EngineProcess } from './bench-engine.ts'
 import { Display } from './display.ts'
-import { defaultWorkers, LocalWorkers } from './local.ts'
+import { LocalWorkers, planWorkers } from './local.ts'
 import { collect, settle, type Given } from './options.ts'
 import { EXIT, trainSchema } from './schemas.ts'
 import { median } from './statistics.ts'
@@ -27,7 +27,7 @@ async function residentMegabytes(pid: number): Promise<number> {
 }
 
 /** A short run on a local cluster: images/s after the warm-up, and the memory of its processes at the end. */
-async function runCluster(config: Config, dataset: Dataset, workers: number) {
+async function runCluster(config: Config, dataset: Dataset, workers: { count: number; gpus: number }) {
   const runs = await mkdtemp(path.join(tmpdir(), 'convoy-bench-'))
   const ends: number[] = []
   let samples = 0
@@ -77,17 +77,22 @@ export async function benchCluster(
   const values = collect(trainSchema, given)
   const config = settle(trainSchema, values)
   const dataset = await loadData(values, display)
-  const workers = config.workers ?? defaultWorkers(config.threads)
+  const plan = await planWorkers(config)
+  const workers = plan.count
   const rounds = Math.max(1, Number(options.rounds ?? 5))
-  const { engine, precision, threads, gpu } = config
+  const { engine, precision, threads, device = 0, gpu } = config
   const results: { bare: number; cluster: number; worker: number; coordinator: number }[] = []
   for (let round = 1; round <= rounds; round++) {
     display.progress(`round ${round} of ${rounds}`)
     const engines = Array.from({ length: workers }, () => new EngineProcess())
-    const request = { engine: { engine, precision, threads, gpu }, leaf: config.microBatch, seconds: BARE }
+    const request = {
+      engine: { engine, precision, threads, device, gpu },
+      leaf: config.microBatch,
+      seconds: BARE,
+    }
     const bare = await Promise.all(engines.map((one) => one.measure(request)))
     for (const one of engines) one.close()
-    const { imagesPerSecond, worker, coordinator } = await runCluster(config, dataset, workers)
+    const { imagesPerSecond, worker, coordinator } = await runCluster(config, dataset, plan)
     const result = {
       bare: bare.reduce((sum, one) => sum + one.imagesPerSecond, 0),
       cluster: imagesPerSecond,

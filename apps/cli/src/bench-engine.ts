@@ -1,4 +1,4 @@
-import { measurePeak, onednnStatus, tensorflowIsSetUp, type EngineChoice } from '@convoy/engine'
+import { cudnnGpus, measurePeak, onednnStatus, tensorflowIsSetUp, type EngineChoice } from '@convoy/engine'
 import { buildModel, multiplyAdds } from '@convoy/model'
 import { fork, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -21,6 +21,9 @@ const model = buildModel('all-cnn-c', { input: [32, 32, 3], classes: 10 })
 const FORWARD = (2 * multiplyAdds(model)) / 1e9
 const FIRST = (2 * 32 * 32 * 27 * 96) / 1e9
 const TRAINING = 3 * FORWARD - FIRST
+
+/** Leaves and batches that a GPU is measured with. */
+const GPU_LEAVES = [128, 512, 2048]
 
 /** One thing that is measured in every round. */
 interface Case {
@@ -68,7 +71,7 @@ export class EngineProcess {
 
 /** PyTorch in a process of its own, or undefined where no Python has it. */
 async function startTorch(): Promise<
-  { version: string; ask: (line: string) => Promise<number>; close: () => void } | undefined
+  { version: string; cuda: boolean; ask: (line: string) => Promise<number>; close: () => void } | undefined
 > {
   for (const python of ['python3', '/usr/bin/python3']) {
     const child = spawn(python, ['-u', '-c', torchPeer], { stdio: ['pipe', 'pipe', 'ignore'] })
@@ -76,8 +79,10 @@ async function startTorch(): Promise<
     child.on('error', () => {})
     const first = await lines.next()
     if (first.done) continue
+    const [version, device] = first.value.split(' ')
     return {
-      version: `${first.value} (${python})`,
+      version: `${version} (${python})`,
+      cuda: device === 'cuda',
       async ask(line) {
         child.stdin.write(`${line}\n`)
         return Number((await lines.next()).value)
@@ -100,13 +105,13 @@ export async function benchEngine(
   const cases: Case[] = []
   const engineCase = (
     engine: EngineChoice['engine'],
-    precision: 'float32' | 'bf16',
+    precision: EngineChoice['precision'],
     leaf: number,
     processes: number,
     threads = 1,
     forward = false,
   ) => {
-    const choice: EngineChoice = { engine, precision, threads, gpu: false }
+    const choice: EngineChoice = { engine, precision, threads, device: 0, gpu: false }
     cases.push({
       name: `${engine} ${precision} leaf ${leaf}, ${processes} × ${threads} thread${forward ? ', forward' : ''}`,
       engine,
@@ -149,6 +154,13 @@ export async function benchEngine(
     engineCase('tfjs-tensorflow', 'float32', 64, 1)
   }
   const torch = await startTorch()
+  const gpuCases = GPU_LEAVES.map((leaf) => ({
+    leaf,
+    mine: cudnnGpus() > 0 ? engineCase('cudnn', 'bf16', leaf, 1) : undefined,
+    torch: [] as Case[],
+  }))
+  if (cudnnGpus() > 0)
+    for (const precision of ['tf32', 'float32'] as const) engineCase('cudnn', precision, 512, 1)
   const torchCases: Case[] = []
   if (torch) {
     for (const precision of ['float32', 'bf16'] as const) {
@@ -161,11 +173,26 @@ export async function benchEngine(
           threads: cores,
           forward: false,
           results: [],
-          run: () => torch.ask(`${cores} 64 ${precision} ${layout} ${SECONDS}`),
+          run: () => torch.ask(`${cores} 64 ${precision} ${layout} ${SECONDS} cpu eager`),
         })
       }
     }
     cases.push(...torchCases)
+    for (const { leaf, torch: peers } of torch.cuda ? gpuCases : []) {
+      for (const mode of ['eager', 'compiled']) {
+        peers.push({
+          name: `PyTorch bf16 channels_last batch ${leaf}, GPU, ${mode}`,
+          engine: `torch ${torch.version} ${mode}`,
+          precision: 'bf16',
+          leaf,
+          threads: 1,
+          forward: false,
+          results: [],
+          run: () => torch.ask(`${cores} ${leaf} bf16 channels_last ${SECONDS} cuda ${mode}`),
+        })
+      }
+      cases.push(...peers)
+    }
   }
 
   const peaks: number[] = []
@@ -185,7 +212,7 @@ export async function benchEngine(
   // The plain backend takes a minute an image at full width: both are compared at a quarter of it, on few images.
   const narrow = (engine: EngineChoice['engine'], seconds: number) =>
     benches[0].measure({
-      engine: { engine, precision: 'float32', threads: 1, gpu: false },
+      engine: { engine, precision: 'float32', threads: 1, device: 0, gpu: false },
       leaf: 2,
       width: 0.25,
       seconds,
@@ -217,8 +244,11 @@ export async function benchEngine(
       )
   }
   /** Median over the rounds of mine / theirs in the same round, theirs in its better layout. */
-  const versus = (ours: Case | undefined, precision: string): number | null => {
-    const theirs = torchCases.filter((one) => one.precision === precision)
+  const versus = (
+    ours: Case | undefined,
+    precision: string,
+    theirs = torchCases.filter((one) => one.precision === precision),
+  ): number | null => {
     if (!ours || theirs.length === 0) return null
     return median(ours.results.map((value, i) => value / Math.max(...theirs.map((one) => one.results[i]))))
   }
@@ -233,6 +263,14 @@ export async function benchEngine(
       tensorflow && mine.float32
         ? median(tensorflow.results.map((value, i) => value / mine.float32!.results[i]))
         : null,
+    ...Object.fromEntries(
+      gpuCases.flatMap(({ leaf, mine, torch }) =>
+        torch.map((one, i) => [
+          `cudnnVsTorch${i === 0 ? 'Eager' : 'Compiled'}${leaf}`,
+          versus(mine, 'bf16', [one]),
+        ]),
+      ),
+    ),
     shareOfPeak: mine.bf16
       ? median(mine.bf16.results.map((value, i) => (value * TRAINING) / cores / peaks[i]))
       : null,

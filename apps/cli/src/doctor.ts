@@ -23,6 +23,7 @@ async function tryEngine(name: string, choice: Partial<EngineChoice>): Promise<F
       engine: 'auto',
       precision: 'auto',
       threads: 1,
+      device: 0,
       gpu: false,
       ...choice,
     })
@@ -65,8 +66,10 @@ export async function doctor({ json }: { json?: boolean }): Promise<number> {
     ok: gpu !== undefined,
     text: gpu ?? 'none found (nvidia-smi does not answer)',
   })
+  const cudnn = await tryEngine('cuDNN', { engine: 'cudnn' })
+  findings.push(cudnn.ok ? { ...cudnn, text: `${cudnn.text}; a gradient that it computed is right` } : cudnn)
   if (gpu !== undefined)
-    findings.push(await tryEngine('GPU engine', { engine: 'tfjs-tensorflow', gpu: true }))
+    findings.push(await tryEngine('libtensorflow on the GPU', { engine: 'tfjs-tensorflow', gpu: true }))
   for (const tool of ['docker', 'podman']) {
     const version = firstLine(tool, ['--version'])
     findings.push({

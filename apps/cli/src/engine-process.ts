@@ -38,7 +38,7 @@ async function measure({ engine: choice, leaf, seconds, width = 1, forward }: Me
     if (forward) compiled.predict(images, leaf, logits)
     else {
       masks.fill({ seed: 1, epoch: 0, step: steps, leaf: 0 }, leaf)
-      compiled.gradient({ count: leaf, images, labels }, masks.values, gradient)
+      compiled.gradient({ count: leaf, images, labels }, masks, gradient)
     }
     steps++
   }

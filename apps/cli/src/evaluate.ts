@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { Display, grouped, percent } from './display.ts'
-import { defaultWorkers, LocalWorkers } from './local.ts'
+import { LocalWorkers, planWorkers } from './local.ts'
 import { collect, settle, type Given } from './options.ts'
 import { classScores, confusionSvg, drawMistakes, scoreTable, worstMistakes } from './scores.ts'
 import { EXIT, evaluateSchema } from './schemas.ts'
@@ -86,7 +86,7 @@ export async function evaluate(given: Given, options: Options): Promise<number> 
     evaluation.stop()
   }
   process.on('SIGINT', interrupt)
-  workers.start(config.workers ?? defaultWorkers(config.threads))
+  workers.start(await planWorkers(config))
   try {
     const result = await evaluation.run(options.flip)
     if (failure) throw failure

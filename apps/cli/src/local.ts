@@ -15,6 +15,7 @@ export class LocalWorkers {
   readonly #token: string | undefined
   readonly #failed: (error: ConvoyError) => void
   readonly #children = new Map<string, ChildProcess>()
+  #gpus = 0
   #closed = false
 
   /** @param failed Called when workers cannot be started here at all. */
@@ -30,8 +31,10 @@ export class LocalWorkers {
     this.#failed = failed
   }
 
-  start(count: number): void {
-    for (let n = 1; n <= count; n++) this.#spawn(`local-${n}`)
+  /** @param gpus GPUs that the workers share out among themselves. */
+  start({ count, gpus }: { count: number; gpus: number }): void {
+    this.#gpus = gpus
+    for (let n = 0; n < count; n++) this.#spawn(n)
   }
 
   /** Process ids by name. */
@@ -55,17 +58,19 @@ export class LocalWorkers {
     clearTimeout(late)
   }
 
-  #spawn(name: string): void {
-    const { engine, precision, threads, gpu } = this.#engine
+  #spawn(index: number): void {
+    const name = `local-${index + 1}`
+    const { engine, precision, threads, device, gpu } = this.#engine
     const started = performance.now()
     let reason: ConvoyError | undefined
     const args = ['worker', '--coordinator', this.#url, '--worker-name', name, '--engine', engine]
     args.push('--precision', precision, '--threads', String(threads), ...(gpu ? ['--gpu'] : []))
+    args.push('--device', String(device ?? (this.#gpus > 0 ? index % this.#gpus : 0)))
     // What a user set for the cluster must not reach each worker a second time.
     const environment = Object.fromEntries(
       Object.entries(process.env).filter(([key]) => !key.startsWith('CONVOY_')),
     )
-    for (const key of ['CONVOY_ONEDNN', 'CONVOY_CACHE']) {
+    for (const key of ['CONVOY_ONEDNN', 'CONVOY_CUDA', 'CONVOY_CACHE']) {
       if (process.env[key] !== undefined) environment[key] = process.env[key]
     }
     const child = fork(fileURLToPath(new URL('./convoy.mjs', import.meta.url)), args, {
@@ -96,12 +101,21 @@ export class LocalWorkers {
         )
         return
       }
-      if (code !== 0) setTimeout(() => this.#closed || this.#spawn(name), 500)
+      if (code !== 0) setTimeout(() => this.#closed || this.#spawn(index), 500)
     })
   }
 }
 
-/** How many workers a machine runs by default: one a core. */
-export function defaultWorkers(threads: number): number {
-  return Math.max(1, Math.floor(availableParallelism() / threads))
+/**
+ * How many workers this machine runs, and on how many GPUs: as many as asked for, else one a GPU where they would compute
+ * with cudnn, else one a core.
+ */
+export async function planWorkers(
+  config: EngineConfig & { readonly workers?: number | undefined },
+): Promise<{ count: number; gpus: number }> {
+  const { engine, device, threads, workers } = config
+  // Loaded here only: a coordinator's image has no engines.
+  const gpus = engine === 'auto' || engine === 'cudnn' ? (await import('@convoy/engine')).cudnnGpus() : 0
+  const cores = Math.max(1, Math.floor(availableParallelism() / threads))
+  return { count: workers ?? (gpus === 0 ? cores : device === undefined ? gpus : 1), gpus }
 }

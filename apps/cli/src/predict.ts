@@ -68,7 +68,7 @@ export async function predict(paths: readonly string[], given: Given, options: O
   const choice = settle(engineSchema, collect(engineSchema, given))
   // A few images are soon done, and bf16 would change the third digit of a probability.
   const precision = choice.precision === 'auto' ? 'float32' : choice.precision
-  const engine = await createEngine({ ...choice, precision })
+  const engine = await createEngine({ ...choice, device: choice.device ?? 0, precision })
   const compiled = await engine.compile(model, 1)
   compiled.load(matched.parameters)
   const filler = new ImageFiller(model.input, preprocessing, { flip: false, shift: 0 })

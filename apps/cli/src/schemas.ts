@@ -6,12 +6,10 @@ import { z } from 'zod'
 export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 const localSchema = z.object({
-  workers: z
-    .int()
-    .min(0)
-    .max(1024)
-    .optional()
-    .meta({ description: 'worker processes on this machine (default: one a core)', unit: 'N' }),
+  workers: z.int().min(0).max(1024).optional().meta({
+    description: 'worker processes on this machine (default: one a GPU, else one a core)',
+    unit: 'N',
+  }),
 })
 /** How a program that trains or computes tells what happens. */
 export const logSchema = z.object({

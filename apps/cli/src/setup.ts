@@ -19,7 +19,7 @@ export async function setUp(options: { json?: boolean; gpu?: boolean; from?: str
   const bench = new EngineProcess()
   const measure = (demand: boolean) =>
     bench.measure({
-      engine: { engine: 'tfjs-tensorflow', precision: 'float32', threads: 1, gpu: demand },
+      engine: { engine: 'tfjs-tensorflow', precision: 'float32', threads: 1, device: 0, gpu: demand },
       leaf: 16,
       seconds: 1,
     })

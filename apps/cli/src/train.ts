@@ -14,7 +14,7 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import type { Logger } from 'pino'
 import { Display, type Style } from './display.ts'
-import { defaultWorkers, LocalWorkers } from './local.ts'
+import { LocalWorkers, planWorkers } from './local.ts'
 import { EXIT, trainSchema } from './schemas.ts'
 import { collect, settle, type Given } from './options.ts'
 
@@ -156,7 +156,7 @@ export async function train(given: Given, options: Options): Promise<number> {
     failure ??= error
     run.stop()
   })
-  workers.start(config.workers ?? defaultWorkers(config.threads))
+  workers.start(await planWorkers(config))
   try {
     const watched = await trainWatched(run, display)
     if (failure) throw failure

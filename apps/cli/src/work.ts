@@ -12,7 +12,7 @@ export async function work(
   { json = false, logger }: { json?: boolean; logger?: Logger | undefined },
 ): Promise<number> {
   const config = settle(workerSchema, values)
-  const { engine, precision, threads, gpu } = config
+  const { engine, precision, threads, device = 0, gpu } = config
   const managed = process.env[MANAGED] !== undefined
   const log = (text: string) => {
     if (managed) return
@@ -23,7 +23,7 @@ export async function work(
   const worker = new Worker(
     config,
     {
-      engine: { engine, precision, threads, gpu },
+      engine: { engine, precision, threads, device, gpu },
       ...(config.data === undefined ? {} : { data: config.data }),
     },
     new URL('./compute.mjs', import.meta.url),

@@ -239,7 +239,7 @@ async function computeGradient(bench: Bench, request: Request): Promise<void> {
     const count = Math.min(microBatch, work.count - from)
     fill(bench, samples, from, count, request)
     masks.fill({ seed, epoch: work.epoch, step: work.step, leaf }, count)
-    const { loss, correct } = compiled.gradient({ count, images, labels }, masks.values, summer.buffer())
+    const { loss, correct } = compiled.gradient({ count, images, labels }, masks, summer.buffer())
     summer.push(loss, correct, count)
     if (leaf + 1 < work.hi) await hearMessages()
     if (cancelled) return tell({ kind: 'failed', work, why: 'cancelled' })

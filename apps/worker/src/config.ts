@@ -3,14 +3,20 @@ import { z } from 'zod'
 /** Every option of a worker, once; the command line makes a flag and an environment variable of each. */
 export const engineSchema = z.object({
   engine: z
-    .enum(['auto', 'onednn', 'tfjs', 'tfjs-wasm', 'tfjs-cpu', 'tfjs-tensorflow'])
+    .enum(['auto', 'cudnn', 'onednn', 'tfjs', 'tfjs-wasm', 'tfjs-cpu', 'tfjs-tensorflow'])
     .default('auto')
     .meta({ description: 'what computes; auto and tfjs take the fastest that runs here', unit: 'NAME' }),
-  precision: z
-    .enum(['auto', 'float32', 'bf16'])
-    .default('auto')
-    .meta({ description: 'arithmetic; auto takes bf16 where the processor has it', unit: 'NAME' }),
+  precision: z.enum(['auto', 'float32', 'tf32', 'bf16']).default('auto').meta({
+    description: 'arithmetic; auto takes bf16 where the processor or GPU has it; tf32 is for cudnn',
+    unit: 'NAME',
+  }),
   threads: z.int().min(1).max(1024).default(1).meta({ description: 'threads of one worker', unit: 'N' }),
+  device: z
+    .int()
+    .min(0)
+    .max(1023)
+    .optional()
+    .meta({ description: 'which NVIDIA GPU, from 0 (default: 0; local workers take turns)', unit: 'N' }),
   gpu: z.boolean().default(false).meta({ description: 'refuse to compute on anything but a GPU' }),
 })
 

@@ -6,8 +6,8 @@ export interface NumericsClass {
   readonly engine: string
   /** The versions of the libraries that compute. */
   readonly version: string
-  readonly precision: 'float32' | 'bf16'
-  /** The instruction set that the engine uses on this machine, such as `avx512_bf16`. */
+  readonly precision: 'float32' | 'tf32' | 'bf16'
+  /** The instruction set that the engine uses on this machine, such as `avx512_bf16`; of a GPU, its model. */
   readonly instructionSet: string
   readonly threads: number
 }
@@ -21,11 +21,19 @@ export interface LabelledImages {
   readonly labels: Int32Array
 }
 
-/**
- * One mask for each dropout layer, in the model's order: [count, height, width, channels] of that layer, 1 where
- * an activation is kept and 0 where it is dropped. The engine scales what is kept by 1 / (1 - rate).
- */
-export type DropoutMasks = readonly Uint8Array[]
+/** The dropout masks of a leaf. */
+export interface DropoutMasks {
+  /**
+   * One for each dropout layer, in the model's order: [count, height, width, channels] of that layer, 1 where an activation
+   * is kept and 0 where it is dropped. The engine scales what is kept by 1 / (1 - rate).
+   */
+  readonly values: readonly Uint8Array[]
+  /**
+   * Two words a layer: the keys of the streams that `values` are drawn from as masks.ts says, where they are. An engine may
+   * draw them itself and leave `values` alone, which are then never drawn.
+   */
+  readonly keys?: Uint32Array
+}
 
 export interface GradientResult {
   /** Sum over the samples of the cross-entropy, in nats. */

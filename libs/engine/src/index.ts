@@ -1,3 +1,4 @@
+export { cudnnGpus } from './cudnn/library.ts'
 export type {
   CompiledModel,
   DropoutMasks,

@@ -96,7 +96,7 @@ export function referenceGradient(
           backs.push((dy) => dy.map((d, i) => (x[i] > 0 ? d : 0)))
           break
         case 'dropout': {
-          const mask = masks?.[dropouts++]
+          const mask = masks?.values[dropouts++]
           const scale = 1 / (1 - layer.rate)
           const kept = (v: number, i: number) => (mask ? v * mask[sample * x.length + i] * scale : v)
           y.set(x.map(kept))
@@ -182,13 +182,13 @@ export function drawLeaf(
   const labels = new Int32Array(count)
   for (let i = 0; i < count; i++) labels[i] = random.below(model.classes)
   const shapes = inputShapes(model)
-  const masks = model.layers.flatMap((layer, index) => {
+  const values = model.layers.flatMap((layer, index) => {
     if (layer.kind !== 'dropout') return []
     const mask = new Uint8Array(count * volume(shapes[index]))
     for (let i = 0; i < mask.length; i++) mask[i] = random.uniform() < layer.rate ? 0 : 1
     return [mask]
   })
-  return { parameters, batch: { count, images, labels }, masks }
+  return { parameters, batch: { count, images, labels }, masks: { values } }
 }
 
 /** How far `a` is from `b`: ‖a - b‖ / ‖b‖, and the sums of a - b and of |a - b|. */

@@ -19,7 +19,7 @@ const node = { lo: count, hi: count }
 const numerics = z.strictObject({
   engine: z.string().max(100),
   version: z.string().max(200),
-  precision: z.enum(['float32', 'bf16']),
+  precision: z.enum(['float32', 'tf32', 'bf16']),
   instructionSet: z.string().max(100),
   threads: z.int().min(1).max(4096),
 })

@@ -40,6 +40,11 @@ export class RandomStream {
     return this
   }
 
+  /** The two words of the key that this stream points at: all that its numbers depend on. */
+  get key(): readonly [number, number] {
+    return [this.#key[0], this.#key[1]]
+  }
+
   /** The next 32 random bits, as a whole number from 0 to 2^32 - 1. */
   uint32(): number {
     const i = this.#next++

@@ -10,6 +10,7 @@ import type {
 } from '../engine.ts'
 import { loadOnednn, type OnednnLibrary } from './library.ts'
 import { crossEntropy } from '../loss.ts'
+import { Plans } from '../plans.ts'
 import { Plan } from './plan.ts'
 import type { Profile } from './program.ts'
 
@@ -19,11 +20,6 @@ export interface OnednnOptions {
   /** Threads of one gradient; the bits depend on it. */
   readonly threads: number
 }
-
-/** Plans kept for one model and purpose: that of whole leaves or batches, and those of the last ones. */
-const PLANS = 3
-
-type Purpose = 'train' | 'predict'
 
 /**
  * Makes an engine on oneDNN. Throws E_ENGINE where the library is missing, cannot set the threads, or bf16 is asked for
@@ -54,11 +50,13 @@ export class OnednnEngine implements Engine {
   readonly numerics: NumericsClass
   readonly description: string
   readonly #library: OnednnLibrary
+  readonly #precision: 'float32' | 'bf16'
   readonly #models = new Set<OnednnModel>()
 
   constructor(library: OnednnLibrary, precision: 'float32' | 'bf16', threads: number) {
     const { version, instructionSet } = library
     this.#library = library
+    this.#precision = precision
     this.numerics = { engine: 'onednn', version, precision, instructionSet, threads }
     this.description = `oneDNN ${version}, ${precision}, ${instructionSet}, ${threads} thread${threads === 1 ? '' : 's'}`
   }
@@ -68,7 +66,9 @@ export class OnednnEngine implements Engine {
   }
 
   #compile(model: ModelSpec, maxBatch: number): OnednnModel {
-    const compiled = new OnednnModel(this.#library, model, maxBatch, this.numerics, (closed) =>
+    const { threads } = this.numerics
+    const settings = { precision: this.#precision, threads }
+    const compiled = new OnednnModel(this.#library, model, maxBatch, settings, (closed) =>
       this.#models.delete(closed),
     )
     this.#models.add(compiled)
@@ -83,45 +83,43 @@ export class OnednnEngine implements Engine {
 export class OnednnModel implements CompiledModel {
   readonly #library: OnednnLibrary
   readonly #model: ModelSpec
-  readonly #maxBatch: number
-  readonly #numerics: NumericsClass
+  readonly #threads: number
   readonly #onDispose: (model: OnednnModel) => void
   readonly #parameters: Float32Array
   readonly #gradientSize: number
-  /** By number of samples, the least recently used first. */
-  readonly #plans = {
-    train: new Map<number, { readonly plan: Plan; fresh: boolean }>(),
-    predict: new Map<number, { readonly plan: Plan; fresh: boolean }>(),
-  }
+  readonly #plans: Plans<Plan>
   readonly #result: GradientResult = { loss: 0, correct: 0 }
 
   constructor(
     library: OnednnLibrary,
     model: ModelSpec,
     maxBatch: number,
-    numerics: NumericsClass,
+    { precision, threads }: { readonly precision: 'float32' | 'bf16'; readonly threads: number },
     onDispose: (model: OnednnModel) => void,
   ) {
     this.#library = library
     this.#model = model
-    this.#maxBatch = maxBatch
-    this.#numerics = numerics
+    this.#threads = threads
     this.#onDispose = onDispose
     this.#parameters = new Float32Array(parameterLayout(model).size)
     this.#gradientSize = trainedLayout(model).size
-    this.#plan('train', maxBatch)
+    this.#plans = new Plans(
+      maxBatch,
+      (count, purpose) => new Plan(library, model, count, precision, this.#parameters, purpose),
+    )
+    this.#setThreads()
+    this.#plans.take(maxBatch, 'train')
   }
 
   load(parameters: Float32Array): void {
     this.#parameters.set(parameters)
-    for (const entry of this.#entries()) entry.fresh = false
+    this.#plans.outdate()
   }
 
   gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult {
-    this.#check(into.length === this.#gradientSize, `a gradient of ${into.length} numbers`)
-    this.#check(batch.count <= this.#maxBatch, `${batch.count} samples`)
-    const plan = this.#plan('train', batch.count)
-    const logits = plan.forward(batch.images, masks)
+    this.#setThreads()
+    const plan = this.#plans.takeForGradient(batch.count, into, this.#gradientSize)
+    const logits = plan.forward(batch.images, masks.values)
     const { head, classes } = this.#model
     const result = crossEntropy(
       head,
@@ -137,68 +135,30 @@ export class OnednnModel implements CompiledModel {
   }
 
   predict(images: Float32Array, count: number, into: Float32Array): void {
-    into.set(this.#plan('predict', count).forward(images))
+    this.#setThreads()
+    into.set(this.#plans.take(count, 'predict').forward(images))
   }
 
   /** Adds what each step of a gradient of `count` samples takes to `profile`. */
   profile(count: number, profile: Profile): void {
-    this.#plan('train', count).profile(profile)
+    this.#setThreads()
+    this.#plans.take(count, 'train').profile(profile)
   }
 
   /** Bytes of the plans' buffers. */
   get bytes(): number {
     let sum = 4 * this.#parameters.length
-    for (const { plan } of this.#entries()) sum += plan.bytes
+    for (const plan of this.#plans) sum += plan.bytes
     return sum
   }
 
   dispose(): void {
-    for (const { plan } of this.#entries()) plan.dispose()
-    for (const plans of Object.values(this.#plans)) plans.clear()
+    this.#plans.dispose()
     this.#onDispose(this)
   }
 
-  #entries() {
-    return [...this.#plans.train.values(), ...this.#plans.predict.values()]
-  }
-
-  #check(fits: boolean, what: string): void {
-    if (fits) return
-    throw new ConvoyError(
-      'E_INTERNAL',
-      `${what} for a model of ${this.#gradientSize} trained parameters that was compiled for at most ${this.#maxBatch} samples`,
-      'This should not happen. Run again with --verbose and report what it prints.',
-    )
-  }
-
-  /**
-   * The plan for exactly `count` samples, with the parameters in place. A larger plan would do for fewer samples, but
-   * oneDNN's choices, and so the bits, depend on the size: a leaf's gradient may not depend on which plan was at hand.
-   */
-  #plan(purpose: Purpose, count: number): Plan {
-    this.#check(count >= 1, `${count} samples`)
-    // The threads are a setting of the calling thread, and another engine may have changed it.
-    this.#library.setThreads(this.#numerics.threads)
-    const plans = this.#plans[purpose]
-    let entry = plans.get(count)
-    if (entry) {
-      plans.delete(count)
-    } else {
-      for (const [other, { plan }] of plans) {
-        if (plans.size < PLANS) break
-        if (other === this.#maxBatch) continue
-        plan.dispose()
-        plans.delete(other)
-      }
-      const { precision } = this.#numerics
-      const plan = new Plan(this.#library, this.#model, count, precision, this.#parameters, purpose)
-      entry = { plan, fresh: false }
-    }
-    plans.set(count, entry)
-    if (!entry.fresh) {
-      entry.plan.load()
-      entry.fresh = true
-    }
-    return entry.plan
+  /** The threads are a setting of the calling thread, and another engine may have changed it. */
+  #setThreads(): void {
+    this.#library.setThreads(this.#threads)
   }
 }

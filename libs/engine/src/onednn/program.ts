@@ -1,5 +1,5 @@
 import koffi from 'koffi'
-import { Arena, type Buffer } from './arena.ts'
+import { alignedBytes, Arena, type Buffer } from '../arena.ts'
 import { Argument, checkStatus, type Description, type Handle } from './calls.ts'
 import type { OnednnLibrary } from './library.ts'
 import { NativeScope, type PrimitiveDescriptor } from './scope.ts'
@@ -43,7 +43,7 @@ export type Profile = Map<string, { milliseconds: number; implementation: string
  */
 export class Program {
   readonly scope: NativeScope
-  readonly #arena = new Arena()
+  readonly #arena = new Arena(64)
   readonly #tensors: Tensor[] = []
   readonly #variants = new Map<Tensor, Tensor[]>()
   readonly #pending: Step[] = []
@@ -135,8 +135,10 @@ export class Program {
   /** Allocates the memory and fills the argument tables. Returns the arena's size in bytes. */
   finish(): number {
     const size = this.#arena.place()
+    const block = alignedBytes(size)
     for (const tensor of this.#tensors) {
-      const bytes = this.#arena.bytes(tensor.buffer!)
+      const { offset, bytes: length } = tensor.buffer!
+      const bytes = block.subarray(offset, offset + length)
       tensor.bytes = bytes
       tensor.floats = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >> 2)
       tensor.memory = this.scope.memory(tensor.description, bytes)

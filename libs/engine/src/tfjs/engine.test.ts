@@ -120,7 +120,7 @@ describe.for(backends)('TensorFlow.js on $backend', ({ backend, here }) => {
       const { parameters, batch } = drawLeaf(model, 3, 9)
       const compiled = await engines[backend].compile(model, 4)
       compiled.load(parameters)
-      const trained = compiled.gradient(batch, [], new Float32Array(parameters.length))
+      const trained = compiled.gradient(batch, { values: [] }, new Float32Array(parameters.length))
       const logits = new Float32Array(3 * model.classes)
       compiled.predict(batch.images, 3, logits)
       compiled.dispose()

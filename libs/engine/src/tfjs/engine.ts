@@ -165,7 +165,7 @@ export class TfjsModel implements CompiledModel {
     return tf.tensor(images.subarray(0, count * volume(this.#model.input)), [count, ...this.#model.input])
   }
 
-  #masks(masks: DropoutMasks, count: number): tf.Tensor[] {
+  #masks({ values: masks }: DropoutMasks, count: number): tf.Tensor[] {
     return this.#dropouts.map(({ shape, scale, scaled }, i) => {
       const values = scaled.subarray(0, count * volume(shape))
       const mask = masks[i]

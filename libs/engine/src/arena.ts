@@ -1,11 +1,10 @@
 import koffi from 'koffi'
 
 /**
- * One block of memory for all buffers of a plan. Buffers whose lifetimes do not overlap share bytes: a buffer is placed,
+ * Places all buffers of a plan in one block of memory. Buffers whose lifetimes do not overlap share bytes: a buffer is placed,
  * largest first, at the lowest offset where no buffer that is alive at the same time lies.
  */
 
-const ALIGNMENT = 64
 const PAGE = 4096
 
 /** A buffer, alive from step `first` to step `last` of a plan, both included. */
@@ -18,7 +17,12 @@ export interface Buffer {
 
 export class Arena {
   readonly #buffers: Buffer[] = []
-  #block: Uint8Array | undefined
+  readonly #alignment: number
+
+  /** @param alignment Of each buffer, in bytes. */
+  constructor(alignment: number) {
+    this.#alignment = alignment
+  }
 
   /** Asks for a buffer; it is alive nowhere until `touch`. */
   reserve(bytes: number): Buffer {
@@ -33,7 +37,7 @@ export class Arena {
     buffer.last = Math.max(buffer.last, step)
   }
 
-  /** Places all buffers and allocates the block. Returns its size in bytes. */
+  /** Places all buffers. Returns the block's size in bytes. */
   place(): number {
     const placed: Buffer[] = []
     let size = 0
@@ -44,19 +48,13 @@ export class Arena {
       let offset = 0
       for (const other of neighbours) {
         if (offset + buffer.bytes <= other.offset) break
-        offset = Math.max(offset, align(other.offset + other.bytes, ALIGNMENT))
+        offset = Math.max(offset, align(other.offset + other.bytes, this.#alignment))
       }
       buffer.offset = offset
       placed.push(buffer)
       size = Math.max(size, offset + buffer.bytes)
     }
-    this.#block = alignedBytes(size)
     return size
-  }
-
-  /** The bytes of a placed buffer. */
-  bytes(buffer: Buffer): Uint8Array {
-    return this.#block!.subarray(buffer.offset, buffer.offset + buffer.bytes)
   }
 }
 

@@ -1,0 +1,112 @@
+import { afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { buildModel } from '@convoy/model'
+import { drawLeaf } from '../reference.ts'
+import { createCudnnEngine } from './engine.ts'
+import { describeEngine } from './shared.tests.ts'
+import { buildSimulatedGpu, compilerFound, type SimulatedGpu } from './simulated.ts'
+
+describe.skipIf(!compilerFound)(
+  'the cudnn engine on a simulated GPU (skipped where g++ is not installed)',
+  () => {
+    let gpu: SimulatedGpu
+    beforeAll(() => {
+      gpu = buildSimulatedGpu()
+      process.env['CONVOY_CUDA'] = gpu.folder
+    })
+    afterEach(() => gpu.simulate(''))
+
+    describeEngine()
+
+    it('runs all but the first of a kind of step as a graph', async () => {
+      const engine = await createCudnnEngine({ precision: 'bf16', device: 0 })
+      const model = buildModel('all-cnn-c', { input: [16, 16, 3], classes: 10, width: 0.125 })
+      const { parameters, batch, masks } = drawLeaf(model, 2, 1)
+      const compiled = await engine.compile(model, 2)
+      const before = gpu.graphLaunches()
+      compiled.load(parameters)
+      for (let step = 0; step < 5; step++)
+        compiled.gradient(batch, masks, new Float32Array(parameters.length))
+      // Four of five steps and of their masks; parameters were loaded when it was compiled, and then once more.
+      expect(gpu.graphLaunches() - before).toBe(4 + 4 + 1)
+      engine.dispose()
+    })
+
+    it('frees what it makes', async () => {
+      const before = gpu.liveObjects()
+      const engine = await createCudnnEngine({ precision: 'bf16', device: 0 })
+      const model = buildModel('all-cnn-c', { input: [16, 16, 3], classes: 10, width: 0.125 })
+      const { parameters, batch, masks } = drawLeaf(model, 8, 1)
+      const compiled = await engine.compile(model, 8)
+      compiled.load(parameters)
+      // More sizes than are kept.
+      for (const count of [8, 1, 2, 3, 4, 5, 8])
+        compiled.gradient({ ...batch, count }, masks, new Float32Array(parameters.length))
+      engine.dispose()
+      expect(gpu.liveObjects()).toBe(before)
+    })
+
+    it('does without the fastest way of a forward convolution', async () => {
+      gpu.simulate('few-algorithms')
+      const engine = await createCudnnEngine({ precision: 'auto', device: 0 })
+      expect(engine.numerics.precision).toBe('bf16')
+      engine.dispose()
+    })
+
+    it.each([
+      ['wrong', /computes a wrong gradient: it is .* off/],
+      ['unsteady', /another gradient each time/],
+      ['no-algorithm', /find a deterministic algorithm for a convolution \(forward\).*NOT_SUPPORTED/],
+    ])('refuses a GPU that is %s, and frees what it made', async (fault, message) => {
+      const before = gpu.liveObjects()
+      gpu.simulate(fault)
+      await expect(createCudnnEngine({ precision: 'float32', device: 0 })).rejects.toThrow(
+        expect.objectContaining({
+          code: 'E_ENGINE_GPU',
+          message: expect.stringMatching(message) as string,
+        }),
+      )
+      expect(gpu.liveObjects()).toBe(before)
+    })
+
+    it('refuses bf16 on a GPU that is too old for it, and does without by itself', async () => {
+      gpu.simulate('old')
+      await expect(createCudnnEngine({ precision: 'bf16', device: 0 })).rejects.toThrow(
+        expect.objectContaining({
+          code: 'E_ENGINE_GPU',
+          message: 'Simulated GPU has no bf16 (its compute capability is 7, and 8.0 is needed)',
+        }),
+      )
+      const engine = await createCudnnEngine({ precision: 'auto', device: 0 })
+      expect(engine.numerics.precision).toBe('float32')
+      engine.dispose()
+    })
+
+    it('refuses a GPU that is not there', async () => {
+      await expect(createCudnnEngine({ precision: 'auto', device: 3 })).rejects.toThrow(
+        expect.objectContaining({
+          code: 'E_ENGINE_GPU',
+          message: 'there is no GPU 3: this machine has 1',
+          remedy: 'Use --device 0.',
+        }),
+      )
+    })
+
+    it('says so where the memory of the GPU does not suffice', async () => {
+      const engine = await createCudnnEngine({ precision: 'float32', device: 0 })
+      const model = buildModel('all-cnn-c', { input: [32, 32, 3], classes: 10 })
+      await expect(engine.compile(model, 2048)).rejects.toThrow(
+        expect.objectContaining({
+          code: 'E_ENGINE_GPU',
+          remedy: expect.stringContaining('--micro-batch') as string,
+        }),
+      )
+      await expect(engine.compile(model, 100_000)).rejects.toThrow(
+        expect.objectContaining({
+          code: 'E_ENGINE_GPU',
+          message: expect.stringContaining('too large') as string,
+        }),
+      )
+      engine.dispose()
+    })
+  },
+)

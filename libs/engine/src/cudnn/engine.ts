@@ -1,0 +1,251 @@
+import { ConvoyError } from '@convoy/errors'
+import { parameterLayout, trainedLayout, type ModelSpec } from '@convoy/model'
+import type {
+  CompiledModel,
+  DropoutMasks,
+  Engine,
+  GradientResult,
+  LabelledImages,
+  NumericsClass,
+} from '../engine.ts'
+import { Plans, type Purpose, type SizedPlan } from '../plans.ts'
+import { differences, drawLeaf, referenceGradient } from '../reference.ts'
+import { Gpu, Session } from './gpu.ts'
+import { Plan } from './plan.ts'
+
+type Precision = 'float32' | 'tf32' | 'bf16'
+
+export interface CudnnOptions {
+  /** `auto` is bf16 where the GPU multiplies it (compute capability 8.0 and later), else float32. */
+  readonly precision: 'auto' | Precision
+  /** Which GPU, from 0. */
+  readonly device: number
+}
+
+/** The first GPUs whose tensor cores take bf16 and TF32. */
+const AMPERE = 80
+
+/**
+ * Makes an engine on one NVIDIA GPU and has it compute a gradient that is held against the CPU's. Throws E_ENGINE_GPU where
+ * driver, library or GPU are missing, cannot do the precision, or that gradient is wrong.
+ *
+ * The engine belongs to the JavaScript thread that made it, and blocks it while the GPU computes.
+ */
+export async function createCudnnEngine(options: CudnnOptions): Promise<CudnnEngine> {
+  const gpu = new Gpu(options.device)
+  const able = gpu.capability >= AMPERE
+  const precision = options.precision === 'auto' ? (able ? 'bf16' : 'float32') : options.precision
+  const engine = new CudnnEngine(gpu, precision, options.device)
+  try {
+    if (precision !== 'float32' && !able) {
+      throw new ConvoyError(
+        'E_ENGINE_GPU',
+        `${gpu.name} has no ${precision} (its compute capability is ${gpu.capability / 10}, and 8.0 is needed)`,
+        'Use --precision float32 or auto.',
+      )
+    }
+    await checkItself(engine, precision)
+  } catch (error) {
+    engine.dispose()
+    throw error
+  }
+  return engine
+}
+
+/** How far off a right gradient may be, of the small network below. A wrong one is off by tenths. */
+const TOLERANCE: Record<Precision, number> = { float32: 1e-4, tf32: 1e-2, bf16: 5e-2 }
+
+/** Small, and with all that All-CNN-C has. Rounding turns few ReLUs over, since it is not deep. */
+const trial: ModelSpec = {
+  name: 'trial',
+  input: [12, 10, 3],
+  layers: [
+    { kind: 'dropout', rate: 0.2 },
+    { kind: 'conv2d', name: 'a', filters: 32, kernel: [3, 3], stride: [1, 1], padding: 'same' },
+    { kind: 'relu' },
+    { kind: 'conv2d', name: 'b', filters: 48, kernel: [3, 3], stride: [2, 2], padding: 'same' },
+    { kind: 'relu' },
+    { kind: 'dropout', rate: 0.5 },
+    { kind: 'conv2d', name: 'c', filters: 10, kernel: [1, 1], stride: [1, 1], padding: 'same' },
+    { kind: 'globalAveragePool' },
+  ],
+  head: 'softmax',
+  classes: 10,
+}
+
+/**
+ * Holds a gradient against the float64 reference, and against itself when it is computed again: the first time it is
+ * computed call by call, then as a recorded graph. Throws E_ENGINE_GPU where it is wrong or not the same bits.
+ */
+export async function checkItself(engine: Engine, precision: Precision): Promise<void> {
+  const { parameters, batch, masks } = drawLeaf(trial, 8, 1)
+  const expected = referenceGradient(trial, parameters, batch, masks)
+  const compiled = await engine.compile(trial, batch.count)
+  compiled.load(parameters)
+  const [first, ...others] = [1, 2, 3].map(() => {
+    const gradient = new Float32Array(parameters.length)
+    return { gradient, ...compiled.gradient(batch, masks, gradient) }
+  })
+  compiled.dispose()
+  const off = differences(first.gradient, expected.gradient).relative
+  const lossOff = Math.abs(first.loss / expected.loss - 1)
+  const same = others.every(
+    ({ gradient, loss }) => loss === first.loss && gradient.every((value, i) => value === first.gradient[i]),
+  )
+  if (off <= TOLERANCE[precision] && lossOff <= TOLERANCE[precision] && same) return
+  throw new ConvoyError(
+    'E_ENGINE_GPU',
+    same
+      ? `the GPU computes a wrong gradient: it is ${off.toExponential(1)} off, the loss ${lossOff.toExponential(1)}, and ${TOLERANCE[precision]} is allowed`
+      : 'the GPU computes another gradient each time',
+    'Use another --engine, and report this with what `convoy doctor` prints.',
+  )
+}
+
+export class CudnnEngine implements Engine {
+  readonly numerics: NumericsClass
+  readonly description: string
+  readonly #gpu: Gpu
+  readonly #precision: Precision
+  readonly #models = new Set<CudnnModel>()
+
+  /** @param gpu Is disposed of with the engine. */
+  constructor(gpu: Gpu, precision: Precision, ordinal: number) {
+    this.#gpu = gpu
+    this.#precision = precision
+    this.numerics = {
+      engine: 'cudnn',
+      version: gpu.version,
+      precision,
+      instructionSet: `${gpu.name} sm_${gpu.capability}`,
+      threads: 1,
+    }
+    this.description = `cuDNN ${gpu.version}, ${precision}, ${gpu.name} (GPU ${ordinal})`
+  }
+
+  async compile(model: ModelSpec, maxBatch: number): Promise<CudnnModel> {
+    const compiled = new CudnnModel(this.#gpu, model, maxBatch, this.#precision, (closed) =>
+      this.#models.delete(closed),
+    )
+    this.#models.add(compiled)
+    return compiled
+  }
+
+  dispose(): void {
+    for (const model of this.#models) model.dispose()
+    this.#gpu.dispose()
+  }
+}
+
+/** A plan with its memory on the device. */
+class Ready implements SizedPlan {
+  readonly plan: Plan
+  readonly #session: Session
+  readonly #parameters: Float32Array
+  readonly #classes: number
+
+  constructor(
+    gpu: Gpu,
+    model: ModelSpec,
+    count: number,
+    precision: Precision,
+    purpose: Purpose,
+    parameters: Float32Array,
+  ) {
+    this.#parameters = parameters
+    this.#classes = model.classes
+    this.plan = new Plan(gpu.choose, model, count, precision, purpose)
+    const { bytes, load, giveMasks, drawMasks, step } = this.plan
+    this.#session = new Session(gpu, bytes, [load, giveMasks, drawMasks, step])
+  }
+
+  load(): void {
+    const { plan } = this
+    new Float32Array(this.#session.host(plan.parameters)).set(this.#parameters)
+    this.#session.run(plan.load)
+  }
+
+  gradient(
+    { count, images, labels }: LabelledImages,
+    masks: DropoutMasks,
+    into: Float32Array,
+  ): GradientResult {
+    const { plan } = this
+    this.#give(images)
+    new Int32Array(this.#session.host(plan.labels)).set(labels.subarray(0, count))
+    if (masks.keys) {
+      if (plan.masks.length > 0) new Uint32Array(this.#session.host(plan.keys)).set(masks.keys)
+      this.#session.run(plan.drawMasks, plan.step)
+    } else {
+      plan.masks.forEach((mask, i) => {
+        new Uint8Array(this.#session.host(mask)).set(masks.values[i].subarray(0, mask.size))
+      })
+      this.#session.run(plan.giveMasks, plan.step)
+    }
+    into.set(new Float32Array(this.#session.host(plan.gradient)))
+    const results = new Float64Array(this.#session.host(plan.results))
+    const totals = { loss: 0, correct: 0 }
+    for (let sample = 0; sample < count; sample++) {
+      totals.loss += results[2 * sample]
+      totals.correct += results[2 * sample + 1]
+    }
+    return totals
+  }
+
+  predict(images: Float32Array, count: number, into: Float32Array): void {
+    this.#give(images)
+    this.#session.run(this.plan.step)
+    into.set(new Float32Array(this.#session.host(this.plan.logits), 0, count * this.#classes))
+  }
+
+  dispose(): void {
+    this.#session.dispose()
+  }
+
+  #give(images: Float32Array): void {
+    const { images: tensor } = this.plan
+    new Float32Array(this.#session.host(tensor)).set(images.subarray(0, tensor.size))
+  }
+}
+
+export class CudnnModel implements CompiledModel {
+  readonly #parameters: Float32Array
+  readonly #gradientSize: number
+  readonly #plans: Plans<Ready>
+  readonly #onDispose: (model: CudnnModel) => void
+
+  constructor(
+    gpu: Gpu,
+    model: ModelSpec,
+    maxBatch: number,
+    precision: Precision,
+    onDispose: (model: CudnnModel) => void,
+  ) {
+    this.#parameters = new Float32Array(parameterLayout(model).size)
+    this.#gradientSize = trainedLayout(model).size
+    this.#onDispose = onDispose
+    this.#plans = new Plans(
+      maxBatch,
+      (count, purpose) => new Ready(gpu, model, count, precision, purpose, this.#parameters),
+    )
+    this.#plans.take(maxBatch, 'train')
+  }
+
+  load(parameters: Float32Array): void {
+    this.#parameters.set(parameters)
+    this.#plans.outdate()
+  }
+
+  gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult {
+    return this.#plans.takeForGradient(batch.count, into, this.#gradientSize).gradient(batch, masks, into)
+  }
+
+  predict(images: Float32Array, count: number, into: Float32Array): void {
+    this.#plans.take(count, 'predict').predict(images, count, into)
+  }
+
+  dispose(): void {
+    this.#plans.dispose()
+    this.#onDispose(this)
+  }
+}

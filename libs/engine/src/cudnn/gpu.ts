@@ -1,0 +1,381 @@
+import koffi from 'koffi'
+import { ConvoyError } from '@convoy/errors'
+import { bytesOf, type Argument, type Call, type Choose, type Convolution, type Tensor } from './calls.ts'
+import { BLOCK, entries, source } from './kernels.ts'
+import {
+  checkCudnn,
+  checkDriver,
+  compileCuda,
+  Enum,
+  loadCudnn,
+  loadDriver,
+  loadNvrtc,
+  refuseCudnn,
+  type Cudnn,
+  type Driver,
+} from './library.ts'
+
+type Handle = bigint
+
+/** How the passes of a convolution are called, and their deterministic algorithms, best first. */
+const passes = {
+  forward: {
+    algorithms: [
+      Enum.CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
+      Enum.CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+    ],
+    workspace: 'cudnnGetConvolutionForwardWorkspaceSize',
+    run: 'cudnnConvolutionForward',
+    operands: ['image', 'kernel', 'output'],
+  },
+  image: {
+    algorithms: [Enum.CUDNN_CONVOLUTION_BWD_DATA_ALGO_1],
+    workspace: 'cudnnGetConvolutionBackwardDataWorkspaceSize',
+    run: 'cudnnConvolutionBackwardData',
+    operands: ['kernel', 'output', 'image'],
+  },
+  kernel: {
+    algorithms: [Enum.CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1],
+    workspace: 'cudnnGetConvolutionBackwardFilterWorkspaceSize',
+    run: 'cudnnConvolutionBackwardFilter',
+    operands: ['image', 'output', 'kernel'],
+  },
+} as const
+
+const ONE = new Float32Array([1])
+const ZERO = new Float32Array([0])
+
+/** cuDNN's descriptors of a convolution. They need no GPU. */
+export class Descriptors {
+  readonly image: Handle
+  readonly kernel: Handle
+  readonly output: Handle
+  readonly convolution: Handle
+  readonly #cudnn: Cudnn
+
+  /** Throws E_ENGINE_GPU where cuDNN does not take one. */
+  constructor(cudnn: Cudnn, { type, tf32, image, kernel, output, padding, stride }: Convolution) {
+    this.#cudnn = cudnn
+    const check = (status: number | string, what: string) => checkCudnn(cudnn, status, `describe ${what}`)
+    const make = (create: (to: BigUint64Array) => number | string): Handle => {
+      const made = new BigUint64Array(1)
+      check(create(made), 'anything')
+      return made[0]
+    }
+    const dataType = type === 'bf16' ? Enum.CUDNN_DATA_BFLOAT16 : Enum.CUDNN_DATA_FLOAT
+    const images = ([n, h, w, c]: Convolution['image'], what: string) => {
+      const descriptor = make(cudnn.cudnnCreateTensorDescriptor)
+      check(cudnn.cudnnSetTensor4dDescriptor(descriptor, Enum.CUDNN_TENSOR_NHWC, dataType, n, c, h, w), what)
+      return descriptor
+    }
+    this.image = images(image, 'an image')
+    this.output = images(output, 'an output')
+    const [filters, height, width, channels] = kernel
+    this.kernel = make(cudnn.cudnnCreateFilterDescriptor)
+    check(
+      cudnn.cudnnSetFilter4dDescriptor(
+        ...([this.kernel, dataType, Enum.CUDNN_TENSOR_NHWC, filters, channels, height, width] as const),
+      ),
+      'a kernel',
+    )
+    this.convolution = make(cudnn.cudnnCreateConvolutionDescriptor)
+    check(
+      cudnn.cudnnSetConvolution2dDescriptor(
+        ...([this.convolution, ...padding, ...stride, 1, 1] as const),
+        Enum.CUDNN_CROSS_CORRELATION,
+        Enum.CUDNN_DATA_FLOAT,
+      ),
+      'a convolution',
+    )
+    // By default tensor cores multiply, bf16 as it is and float32 as TF32.
+    const math = type === 'float32' && !tf32 ? Enum.CUDNN_FMA_MATH : Enum.CUDNN_DEFAULT_MATH
+    check(cudnn.cudnnSetConvolutionMathType(this.convolution, math), 'the arithmetic')
+  }
+
+  /** The output's [count, height, width, channels] as cuDNN works it out. */
+  outputShape(): number[] {
+    const [n, c, h, w] = Array.from({ length: 4 }, () => new Int32Array(1))
+    checkCudnn(
+      this.#cudnn,
+      this.#cudnn.cudnnGetConvolution2dForwardOutputDim(
+        ...([this.convolution, this.image, this.kernel, n, c, h, w] as const),
+      ),
+      'tell an output’s shape',
+    )
+    return [n, h, w, c].map(([value]) => value)
+  }
+
+  dispose(): void {
+    this.#cudnn.cudnnDestroyConvolutionDescriptor(this.convolution)
+    this.#cudnn.cudnnDestroyFilterDescriptor(this.kernel)
+    this.#cudnn.cudnnDestroyTensorDescriptor(this.output)
+    this.#cudnn.cudnnDestroyTensorDescriptor(this.image)
+  }
+}
+
+/** One NVIDIA GPU with the kernels loaded. It belongs to the JavaScript thread that made it. */
+export class Gpu {
+  /** Such as `NVIDIA H200`. */
+  readonly name: string
+  /** Such as 90: what the GPU's code is compiled for. */
+  readonly capability: number
+  /** Of the libraries, such as `9.28.0, NVRTC 12.9`: what the bits depend on. */
+  readonly version: string
+  readonly driver: Driver
+  readonly cudnn: Cudnn
+  readonly stream: Handle
+  readonly handle: Handle
+  readonly functions: ReadonlyMap<string, Handle>
+  readonly #device: number
+  readonly #context: Handle
+  readonly #module: Handle
+
+  /**
+   * @param ordinal Which GPU, from 0.
+   * Throws E_ENGINE_GPU where a library, the driver or that GPU is missing.
+   */
+  constructor(ordinal: number) {
+    const driver = (this.driver = loadDriver())
+    const { cudnn, version } = loadCudnn()
+    this.cudnn = cudnn
+    this.version = `${version}, NVRTC ${loadNvrtc().version}`
+    const check = (status: number | string, what: string) => checkDriver(driver, status, what)
+    const number = (get: (to: Int32Array) => number | string, what: string) => {
+      const value = new Int32Array(1)
+      check(get(value), what)
+      return value[0]
+    }
+    const handle = (get: (to: BigUint64Array) => number | string, what: string) => {
+      const value = new BigUint64Array(1)
+      check(get(value), what)
+      return value[0]
+    }
+    const count = number(driver.cuDeviceGetCount, 'count the GPUs')
+    if (ordinal >= count) {
+      throw new ConvoyError(
+        'E_ENGINE_GPU',
+        `there is no GPU ${ordinal}: this machine has ${count}`,
+        `Use --device 0${count > 1 ? ` to ${count - 1}` : ''}.`,
+      )
+    }
+    const device = (this.#device = number((to) => driver.cuDeviceGet(to, ordinal), 'open the GPU'))
+    const words = new Uint8Array(256)
+    check(driver.cuDeviceGetName(words, words.length, device), 'name the GPU')
+    this.name = new TextDecoder().decode(words.subarray(0, words.indexOf(0)))
+    const [major, minor] = [
+      Enum.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+      Enum.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+    ].map((attribute) => number((to) => driver.cuDeviceGetAttribute(to, attribute, device), 'ask the GPU'))
+    this.capability = 10 * major + minor
+    const code = compileCuda(source, `sm_${this.capability}`)
+    this.#context = handle((to) => driver.cuDevicePrimaryCtxRetain(to, device), 'use the GPU')
+    this.use()
+    this.#module = handle((to) => driver.cuModuleLoadData(to, code), 'load the kernels')
+    this.functions = new Map(
+      [...entries.keys()].map((name) => [
+        name,
+        handle((to) => driver.cuModuleGetFunction(to, this.#module, name), `find the kernel ${name}`),
+      ]),
+    )
+    this.stream = handle((to) => driver.cuStreamCreate(to, Enum.CU_STREAM_NON_BLOCKING), 'make a stream')
+    const made = new BigUint64Array(1)
+    checkCudnn(cudnn, cudnn.cudnnCreate(made), 'start')
+    this.handle = made[0]
+    checkCudnn(cudnn, cudnn.cudnnSetStream(this.handle, this.stream), 'take a stream')
+  }
+
+  /** Makes this GPU the one that the calling thread's calls are for. */
+  use(): void {
+    checkDriver(this.driver, this.driver.cuCtxSetCurrent(this.#context), 'use the GPU')
+  }
+
+  readonly choose: Choose = (convolution) => {
+    this.use()
+    const { algorithms, workspace, operands } = passes[convolution.pass]
+    const descriptors = new Descriptors(this.cudnn, convolution)
+    const [a, b, c] = operands.map((operand) => descriptors[operand])
+    const bytes = new BigUint64Array(1)
+    let status: number | string = 0
+    for (const algorithm of algorithms) {
+      status = this.cudnn[workspace](this.handle, a, b, descriptors.convolution, c, algorithm, bytes)
+      if (status === 0) {
+        descriptors.dispose()
+        return { algorithm, workspace: Number(bytes[0]) }
+      }
+    }
+    descriptors.dispose()
+    throw refuseCudnn(
+      this.cudnn,
+      status,
+      `find a deterministic algorithm for a convolution (${convolution.pass})`,
+    )
+  }
+
+  dispose(): void {
+    this.use()
+    this.cudnn.cudnnDestroy(this.handle)
+    this.driver.cuStreamDestroy_v2(this.stream)
+    this.driver.cuModuleUnload(this.#module)
+    this.driver.cuDevicePrimaryCtxRelease_v2(this.#device)
+  }
+}
+
+/** A list of calls made ready: first run one by one, so that cuDNN loads what it needs, then as a CUDA graph. */
+interface Ready {
+  readonly commands: readonly (() => void)[]
+  ran: boolean
+  graph: Handle
+}
+
+/** The memory of a plan on a GPU, and its calls made ready. */
+export class Session {
+  readonly #gpu: Gpu
+  readonly #base: Handle
+  readonly #hosts = new Map<Tensor, { readonly address: Handle; readonly view: ArrayBuffer }>()
+  readonly #ready = new Map<readonly Call[], Ready>()
+  readonly #descriptors: Descriptors[] = []
+  /** Memory of the kernels' arguments, which must stay reachable. */
+  readonly #held: ArrayBuffer[] = []
+
+  /** Throws E_ENGINE_GPU where memory runs out. */
+  constructor(gpu: Gpu, bytes: number, lists: readonly (readonly Call[])[]) {
+    this.#gpu = gpu
+    gpu.use()
+    const { driver } = gpu
+    const base = new BigUint64Array(1)
+    checkDriver(driver, driver.cuMemAlloc_v2(base, bytes), `reserve ${(bytes / 2 ** 20).toFixed(0)} MiB`)
+    this.#base = base[0]
+    try {
+      for (const list of lists) {
+        const commands = list.map((call) => this.#prepare(call))
+        this.#ready.set(list, { commands, ran: false, graph: 0n })
+      }
+    } catch (error) {
+      this.dispose()
+      throw error
+    }
+  }
+
+  /** The host's copy of a tensor that is uploaded or downloaded. */
+  host(tensor: Tensor): ArrayBuffer {
+    return this.#hosts.get(tensor)!.view
+  }
+
+  /** Runs some of the lists, one after another, and waits until they are done. Throws E_ENGINE_GPU where a call fails. */
+  run(...lists: readonly (readonly Call[])[]): void {
+    const { driver, stream } = this.#gpu
+    this.#gpu.use()
+    for (const list of lists) {
+      const ready = this.#ready.get(list)!
+      if (ready.ran && ready.graph === 0n && list.length > 0) ready.graph = this.#capture(ready.commands)
+      if (ready.graph !== 0n) checkDriver(driver, driver.cuGraphLaunch(ready.graph, stream), 'start a step')
+      else for (const command of ready.commands) command()
+      ready.ran = true
+    }
+    checkDriver(driver, driver.cuStreamSynchronize(stream), 'finish a step')
+  }
+
+  dispose(): void {
+    const { driver } = this.#gpu
+    this.#gpu.use()
+    driver.cuStreamSynchronize(this.#gpu.stream)
+    for (const { graph } of this.#ready.values()) if (graph !== 0n) driver.cuGraphExecDestroy(graph)
+    for (const descriptors of this.#descriptors) descriptors.dispose()
+    for (const { address } of this.#hosts.values()) driver.cuMemFreeHost(address)
+    driver.cuMemFree_v2(this.#base)
+  }
+
+  /** Records the commands instead of running them. */
+  #capture(commands: readonly (() => void)[]): Handle {
+    const { driver, stream } = this.#gpu
+    const graph = new BigUint64Array(1)
+    const executable = new BigUint64Array(1)
+    const begin = driver.cuStreamBeginCapture_v2(stream, Enum.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+    checkDriver(driver, begin, 'record a step')
+    try {
+      for (const command of commands) command()
+    } finally {
+      checkDriver(driver, driver.cuStreamEndCapture(stream, graph), 'record a step')
+    }
+    const made = driver.cuGraphInstantiateWithFlags(executable, graph[0], 0)
+    driver.cuGraphDestroy(graph[0])
+    checkDriver(driver, made, 'make a step ready')
+    return executable[0]
+  }
+
+  #address(tensor: Tensor, offset = 0): Handle {
+    return this.#base + BigInt(tensor.buffer.offset + offset * bytesOf[tensor.type])
+  }
+
+  /** The host's memory for a tensor: pinned, so that copies need no detour. */
+  #pinned(tensor: Tensor): Handle {
+    const known = this.#hosts.get(tensor)
+    if (known) return known.address
+    const { driver } = this.#gpu
+    const address = new BigUint64Array(1)
+    const { bytes } = tensor.buffer
+    checkDriver(driver, driver.cuMemHostAlloc(address, bytes, 0), `pin ${bytes} bytes`)
+    this.#hosts.set(tensor, { address: address[0], view: koffi.view(address[0], bytes) })
+    return address[0]
+  }
+
+  /** A call as a function without arguments. */
+  #prepare(call: Call): () => void {
+    const { driver, cudnn, stream, handle } = this.#gpu
+    switch (call.kind) {
+      case 'upload': {
+        const [from, to] = [this.#pinned(call.tensor), this.#address(call.tensor)]
+        const { bytes } = call.tensor.buffer
+        return () =>
+          checkDriver(driver, driver.cuMemcpyHtoDAsync_v2(to, from, bytes, stream), 'copy to the GPU')
+      }
+      case 'download': {
+        const [to, from] = [this.#pinned(call.tensor), this.#address(call.tensor)]
+        const { bytes } = call.tensor.buffer
+        return () =>
+          checkDriver(driver, driver.cuMemcpyDtoHAsync_v2(to, from, bytes, stream), 'copy from the GPU')
+      }
+      case 'convolution': {
+        const { name, convolution, algorithm, workspace } = call
+        const { run, operands } = passes[convolution.pass]
+        const descriptors = new Descriptors(cudnn, convolution)
+        this.#descriptors.push(descriptors)
+        const [a, b, to] = operands.map((operand) => [descriptors[operand], this.#address(call[operand])])
+        const scratch = workspace ? this.#address(workspace) : 0n
+        const args = [
+          ...[handle, ONE, ...a, ...b, descriptors.convolution, algorithm],
+          ...[scratch, workspace?.size ?? 0, ZERO, ...to],
+        ]
+        return () => checkCudnn(cudnn, cudnn[run](...args), `run ${name}`)
+      }
+      case 'kernel': {
+        const { name, entry } = call
+        const table = this.#arguments(entry, call.arguments)
+        const blocks = Math.ceil(call.arguments[0] / BLOCK)
+        const kernel = this.#gpu.functions.get(entry)!
+        const args = [kernel, blocks, 1, 1, BLOCK, 1, 1, 0, stream, table, 0n]
+        return () => checkDriver(driver, driver.cuLaunchKernel(...args), `run ${name}`)
+      }
+    }
+  }
+
+  /** The address of an array of addresses of a kernel's arguments. */
+  #arguments(entry: string, values: readonly Argument[]): Handle {
+    const kinds = entries.get(entry)!
+    const memory = new ArrayBuffer(16 * values.length)
+    this.#held.push(memory)
+    const view = new DataView(memory)
+    const start = koffi.address(memory)
+    values.forEach((value, i) => {
+      const at = 8 * values.length + 8 * i
+      view.setBigUint64(8 * i, start + BigInt(at), true)
+      if (kinds[i] === 'float') view.setFloat32(at, value as number, true)
+      else if (kinds[i] === 'int') view.setUint32(at, value as number, true)
+      else if (value !== null) {
+        const { tensor, offset } = value as { tensor: Tensor; offset: number }
+        view.setBigUint64(at, tensor ? this.#address(tensor, offset) : this.#address(value as Tensor), true)
+      }
+    })
+    return start
+  }
+}
