@@ -2,6 +2,7 @@
 import { build } from 'esbuild'
 import path from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { npmPackages } from './packages.mjs'
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
 const [file, ...rest] = process.argv.slice(2)
@@ -15,7 +16,7 @@ await build({
   format: 'esm',
   platform: 'node',
   target: 'node20',
-  external: ['ws', 'msgpackr', 'zod', 'playwright-core', 'axe-core'],
+  external: [...npmPackages(), 'playwright-core', 'axe-core'],
   logLevel: 'warning',
 })
 process.argv = [process.argv[0], outfile, ...rest]
