@@ -1,8 +1,10 @@
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { WebSocket } from 'ws'
 import { Convoy, root, type Line } from '../convoy.ts'
 import type { FloodOptions, FloodProgress } from './flood.ts'
 
@@ -29,7 +31,7 @@ export interface FuzzOutcome {
   readonly connections: number
   /** What the coordinator refused, by the code of the reason. */
   readonly refused: Record<string, number>
-  /** Resident memory of the coordinator in MB, and what it is of that before. */
+  /** Resident memory of the coordinator in MB without garbage, and what it is of that before. */
   readonly memory: { readonly before: number; readonly after: number }
   readonly memoryRatio: number
   /** Training images a second, and what it is of that without the flood. */
@@ -48,8 +50,23 @@ function residentMemory(pid: number): number {
   return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024
 }
 
+/**
+ * Has a process collect its garbage, through its inspector: V8 leaves it lying about until the heap has grown threefold,
+ * which says nothing of what is held on to.
+ */
+async function collectGarbage(coordinator: Convoy): Promise<void> {
+  const inspector = await coordinator.until((it) => /Debugger listening on (ws:\S+)/.exec(it.text)?.[1])
+  const socket = new WebSocket(inspector)
+  await once(socket, 'open')
+  socket.send(JSON.stringify({ id: 1, method: 'HeapProfiler.collectGarbage' }))
+  await once(socket, 'message')
+  socket.close()
+}
+
 /** The middle of what the memory was over some seconds, looked at ten times. */
-async function settledMemory(pid: number, seconds: number): Promise<number> {
+async function settledMemory(coordinator: Convoy, seconds: number): Promise<number> {
+  const pid = coordinator.child.pid!
+  await collectGarbage(coordinator)
   const seen: number[] = []
   for (let i = 0; i < 10; i++) {
     seen.push(residentMemory(pid))
@@ -122,18 +139,20 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzOutcome> {
     '--evaluate-every',
     '0',
   ]
-  const coordinator = new Convoy(['coordinator', ...settings, '--name', 'flooded'], { CONVOY_TOKEN: token })
+  const coordinator = new Convoy(['coordinator', ...settings, '--name', 'flooded'], {
+    CONVOY_TOKEN: token,
+    NODE_OPTIONS: '--inspect=127.0.0.1:0',
+  })
   let honest: Convoy | undefined
   try {
     const url = (await coordinator.until((it) => it.event('listening')))['url'] as string
     honest = new Convoy(['worker', '--coordinator', url, '--worker-name', 'honest', ...worker], {
       CONVOY_TOKEN: token,
     })
-    const pid = coordinator.child.pid!
     // Past the first epoch nothing more is allocated for good.
     await coordinator.until((it) => it.event('epoch'))
     const settled = coordinator.lines.length
-    const memoryBefore = (await Promise.all([settledMemory(pid, calm), sleep(1000 * calm)]))[0]
+    const memoryBefore = (await Promise.all([settledMemory(coordinator, calm), sleep(1000 * calm)]))[0]
     const first = coordinator.lines.length
     let last = first
     const parameters = Number(coordinator.event('start')!['parameters'])
@@ -154,7 +173,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzOutcome> {
     await sleep(12_000)
     const after = coordinator.lines.length
     if (last === first) last = after
-    const memoryAfter = (await Promise.all([settledMemory(pid, calm), sleep(1000 * calm)]))[0]
+    const memoryAfter = (await Promise.all([settledMemory(coordinator, calm), sleep(1000 * calm)]))[0]
     const refused = await refusedBy(url)
     const { lines } = coordinator
     const [during, without] = [

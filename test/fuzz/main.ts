@@ -40,7 +40,7 @@ try {
     connections: Number(values.connections),
     rate: Number(values.rate),
     calm: Number(values.calm),
-    run: ['--data', values.data, '--limit-train', '2000', '--limit-test', '64', '--width', values.width],
+    run: ['--data', values.data, '--limit-test', '64', '--width', values.width],
     worker: ['--engine', values.engine],
     folder,
     report({ frames, connections, seconds }) {
