@@ -677,10 +677,7 @@ export class Cluster {
       this.#saidWaiting = true
       this.#report({
         event: 'waiting',
-        reason:
-          this.#records.size > 0
-            ? 'there is no worker; the run goes on when one comes'
-            : FOR_WORKERS,
+        reason: this.#records.size > 0 ? 'there is no worker; the run goes on when one comes' : FOR_WORKERS,
       })
     }
     if (someone) this.#saidWaiting = false
