@@ -25,6 +25,7 @@ describe('convoy train on GPUs', () => {
     beforeAll(() => {
       gpu = buildSimulatedGpu()
     })
+    afterAll(() => gpu.remove())
     const train = (...args: string[]) => new Convoy(['train', ...small, ...args], { CONVOY_CUDA: gpu.folder })
 
     it('takes cudnn by itself, one worker a GPU', async () => {

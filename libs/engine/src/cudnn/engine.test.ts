@@ -1,6 +1,7 @@
-import { afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { buildModel } from '@convoy/model'
 import { drawLeaf } from '../reference.ts'
+import { createEngine } from '../select.ts'
 import { createCudnnEngine } from './engine.ts'
 import { describeEngine } from './shared.tests.ts'
 import { buildSimulatedGpu, compilerFound, type SimulatedGpu } from './simulated.ts'
@@ -14,6 +15,7 @@ describe.skipIf(!compilerFound)(
       process.env['CONVOY_CUDA'] = gpu.folder
     })
     afterEach(() => gpu.simulate(''))
+    afterAll(() => gpu.remove())
 
     describeEngine()
 
@@ -52,6 +54,17 @@ describe.skipIf(!compilerFound)(
       engine.dispose()
     })
 
+    it('goes on call by call where steps cannot be recorded, and says so', async () => {
+      const before = gpu.liveObjects()
+      gpu.simulate('unrecordable')
+      const engine = await createCudnnEngine({ precision: 'bf16', device: 0 })
+      expect(engine.description).toBe(
+        'cuDNN 9.28.0, NVRTC 12.9, bf16, Simulated GPU (GPU 0), its steps cannot be recorded as graphs',
+      )
+      engine.dispose()
+      expect(gpu.liveObjects()).toBe(before)
+    })
+
     it.each([
       ['wrong', /computes a wrong gradient: it is .* off/],
       ['unsteady', /another gradient each time/],
@@ -66,6 +79,26 @@ describe.skipIf(!compilerFound)(
         }),
       )
       expect(gpu.liveObjects()).toBe(before)
+    })
+
+    it('is passed over by `auto` where its gradients are wrong, and refused where a GPU is demanded', async () => {
+      gpu.simulate('wrong')
+      const choice = { engine: 'auto', precision: 'float32', threads: 1, device: 0 } as const
+      const engine = await createEngine({ ...choice, gpu: false })
+      expect(engine.numerics.engine).not.toBe('cudnn')
+      engine.dispose()
+      await expect(createEngine({ ...choice, gpu: true })).rejects.toThrow(
+        expect.objectContaining({
+          code: 'E_ENGINE_GPU',
+          message: expect.stringMatching(
+            /wrong gradient.*; a GPU was asked for and would not be used/,
+          ) as string,
+        }),
+      )
+      gpu.simulate('')
+      const found = await createEngine({ ...choice, gpu: true })
+      expect(found.numerics).toMatchObject({ engine: 'cudnn', precision: 'float32' })
+      found.dispose()
     })
 
     it('refuses bf16 on a GPU that is too old for it, and does without by itself', async () => {

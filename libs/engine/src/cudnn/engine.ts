@@ -104,9 +104,9 @@ export async function checkItself(engine: Engine, precision: Precision): Promise
 
 export class CudnnEngine implements Engine {
   readonly numerics: NumericsClass
-  readonly description: string
   readonly #gpu: Gpu
   readonly #precision: Precision
+  readonly #ordinal: number
   readonly #models = new Set<CudnnModel>()
 
   /** @param gpu Is disposed of with the engine. */
@@ -120,7 +120,13 @@ export class CudnnEngine implements Engine {
       instructionSet: `${gpu.name} sm_${gpu.capability}`,
       threads: 1,
     }
-    this.description = `cuDNN ${gpu.version}, ${precision}, ${gpu.name} (GPU ${ordinal})`
+    this.#ordinal = ordinal
+  }
+
+  get description(): string {
+    const { version, name, records } = this.#gpu
+    const slow = records ? '' : ', its steps cannot be recorded as graphs'
+    return `cuDNN ${version}, ${this.#precision}, ${name} (GPU ${this.#ordinal})${slow}`
   }
 
   async compile(model: ModelSpec, maxBatch: number): Promise<CudnnModel> {

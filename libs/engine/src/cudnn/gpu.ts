@@ -126,6 +126,8 @@ export class Gpu {
   readonly stream: Handle
   readonly handle: Handle
   readonly functions: ReadonlyMap<string, Handle>
+  /** False once a list of calls could not be recorded as a graph: then they are made one by one. */
+  records = true
   readonly #device: number
   readonly #context: Handle
   readonly #module: Handle
@@ -220,7 +222,7 @@ export class Gpu {
   }
 }
 
-/** A list of calls made ready: first run one by one, so that cuDNN loads what it needs, then as a CUDA graph. */
+/** A list of calls made ready: first run one by one, so that cuDNN loads what it needs, then recorded as a CUDA graph. */
 interface Ready {
   readonly commands: readonly (() => void)[]
   ran: boolean
@@ -267,7 +269,7 @@ export class Session {
     this.#gpu.use()
     for (const list of lists) {
       const ready = this.#ready.get(list)!
-      if (ready.ran && ready.graph === 0n && list.length > 0) ready.graph = this.#capture(ready.commands)
+      if (ready.ran && ready.graph === 0n && list.length > 0) ready.graph = this.#record(ready.commands)
       if (ready.graph !== 0n) checkDriver(driver, driver.cuGraphLaunch(ready.graph, stream), 'start a step')
       else for (const command of ready.commands) command()
       ready.ran = true
@@ -285,21 +287,25 @@ export class Session {
     driver.cuMemFree_v2(this.#base)
   }
 
-  /** Records the commands instead of running them. */
-  #capture(commands: readonly (() => void)[]): Handle {
+  /** Records the commands instead of running them; 0 where that cannot be done. */
+  #record(commands: readonly (() => void)[]): Handle {
     const { driver, stream } = this.#gpu
+    if (!this.#gpu.records) return 0n
     const graph = new BigUint64Array(1)
     const executable = new BigUint64Array(1)
-    const begin = driver.cuStreamBeginCapture_v2(stream, Enum.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-    checkDriver(driver, begin, 'record a step')
-    try {
-      for (const command of commands) command()
-    } finally {
-      checkDriver(driver, driver.cuStreamEndCapture(stream, graph), 'record a step')
+    let recorded = driver.cuStreamBeginCapture_v2(stream, Enum.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL) === 0
+    if (recorded) {
+      try {
+        for (const command of commands) command()
+      } catch {
+        // Not all of cuDNN can be recorded. That these calls run is known.
+        recorded = false
+      }
+      recorded = driver.cuStreamEndCapture(stream, graph) === 0 && recorded
     }
-    const made = driver.cuGraphInstantiateWithFlags(executable, graph[0], 0)
-    driver.cuGraphDestroy(graph[0])
-    checkDriver(driver, made, 'make a step ready')
+    recorded &&= driver.cuGraphInstantiateWithFlags(executable, graph[0], 0) === 0
+    if (graph[0] !== 0n) driver.cuGraphDestroy(graph[0])
+    this.#gpu.records = recorded
     return executable[0]
   }
 

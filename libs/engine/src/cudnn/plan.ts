@@ -344,7 +344,7 @@ export class Plan {
 
   #convolve(name: string, convolution: Convolution, image: Tensor, kernel: Tensor, output: Tensor): void {
     const { algorithm, workspace } = this.#choose(convolution)
-    const scratch = workspace > 0 ? this.#tensor(`${name}/workspace`, 'uint8', workspace) : undefined
+    const scratch = workspace > 0 ? this.#reserve(`${name}/workspace`, 'uint8', workspace) : undefined
     this.#add(
       this.#step,
       { kind: 'convolution', name, convolution, algorithm, image, kernel, output, workspace: scratch },
@@ -433,6 +433,10 @@ export class Plan {
         'Use a smaller --micro-batch.',
       )
     }
+    return this.#reserve(name, type, size)
+  }
+
+  #reserve(name: string, type: Tensor['type'], size: number): Tensor {
     return { name, type, size, buffer: this.#arena.reserve(bytesOf[type] * size) }
   }
 

@@ -19,7 +19,7 @@ static const int INVALID_VALUE = 1, OUT_OF_MEMORY = 2, ILLEGAL_ADDRESS = 700;
 static const int BAD_PARAM = 2000, NOT_SUPPORTED = 3000;
 static const size_t LARGEST = size_t(1) << 30;
 
-// How it is to misbehave: "", "no-device", "old", "wrong", "unsteady", "few-algorithms", "no-algorithm".
+// How it is to misbehave: "", "no-device", "old", "wrong", "unsteady", "few-algorithms", "no-algorithm", "unrecordable".
 static std::string fault;
 extern "C" void simulate(const char *what) { fault = what; }
 
@@ -267,6 +267,7 @@ static int run(Pass pass, void *handle, const float *alpha, Images xd, const voi
   if (*alpha != 1.0f || *beta != 0.0f || bytes < WORKSPACE || !inside(scratch, bytes)) return BAD_PARAM;
   if (algorithm != 1 && !(pass == FORWARD && algorithm == 0)) return NOT_SUPPORTED;
   if (!inside(x) || !inside(w) || !inside(y)) return BAD_PARAM;
+  if (fault == "unrecordable" && ((Stream *)((Handle *)handle)->stream)->recording) return NOT_SUPPORTED;
   return submit(((Handle *)handle)->stream, [=] {
     if (xd.type == 9) convolve(pass, xd, wd, c, yd, (bf16 *)x, (bf16 *)w, (bf16 *)y);
     else convolve(pass, xd, wd, c, yd, (float *)x, (float *)w, (float *)y);

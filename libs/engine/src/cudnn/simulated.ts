@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import koffi from 'koffi'
@@ -65,6 +65,8 @@ export interface SimulatedGpu {
   readonly graphLaunches: () => number
   /** How many things that were made are not yet freed. */
   readonly liveObjects: () => number
+  /** Deletes the folder. */
+  readonly remove: () => void
 }
 
 /** Compiles the simulation, into a new folder. */
@@ -85,5 +87,6 @@ export function buildSimulatedGpu(): SimulatedGpu {
     simulate: library.func('void simulate(const char *what)'),
     graphLaunches: library.func('int graph_launches()'),
     liveObjects: library.func('int live_objects()'),
+    remove: () => rmSync(folder, { recursive: true }),
   }
 }
