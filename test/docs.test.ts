@@ -4,10 +4,10 @@ import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { root } from './convoy.ts'
 
-/** Flags of other programs that the guides call. */
-const foreign = ['--from-file', '--replicas', '--target']
+/** Commands of other programs that the guides call, to the end of the code or the line. */
+const foreign = /\b(npx|tensorboard|kubectl|docker|podman|nsys) [^`|\n]*/g
 /** Variables that are no option: where data are kept, which library is loaded. */
-const variables = ['CONVOY_CACHE', 'CONVOY_ONEDNN']
+const variables = ['CONVOY_CACHE', 'CONVOY_CUDA', 'CONVOY_ONEDNN']
 
 const help = (...command: string[]) =>
   execFileSync(path.join(root, 'convoy'), [...command, '--help'], { encoding: 'utf8' })
@@ -44,12 +44,12 @@ describe('the documents', () => {
   const commands = commandsAndHelp()
   const texts = [...commands.values()].join('\n')
   const harnesses = ['chaos', 'elastic', 'fuzz'].map((name) => read(`test/${name}/main.ts`)).join('\n')
-  const flags = new Set([...flagsIn(texts), ...flagsIn(harnesses), ...foreign])
+  const flags = new Set([...flagsIn(texts), ...flagsIn(harnesses)])
   const known = new Set([...(texts.match(/CONVOY_\w+/g) ?? []), ...variables])
 
   it.each(documents)('%s names flags, variables and files that there are', (name) => {
     const text = read(name)
-    expect(flagsIn(text).filter((flag) => !flags.has(flag))).toEqual([])
+    expect(flagsIn(text.replace(foreign, '')).filter((flag) => !flags.has(flag))).toEqual([])
     expect((text.match(/CONVOY_\w+/g) ?? []).filter((variable) => !known.has(variable))).toEqual([])
     const links = [...text.matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)].map(([, link]) => link)
     for (const link of links)
