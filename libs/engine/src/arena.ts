@@ -1,7 +1,7 @@
 import koffi from 'koffi'
 
 /**
- * Places all buffers of a plan in one block of memory. Buffers whose lifetimes do not overlap share bytes: a buffer is placed,
+ * Places buffers of a plan in one block of memory. Buffers whose lifetimes do not overlap share bytes: a buffer is placed,
  * largest first, at the lowest offset where no buffer that is alive at the same time lies.
  */
 
@@ -37,11 +37,17 @@ export class Arena {
     buffer.last = Math.max(buffer.last, step)
   }
 
-  /** Places all buffers. Returns the block's size in bytes. */
-  place(): number {
+  /** Says that a buffer lives for ever. */
+  keep(buffer: Buffer): void {
+    buffer.first = -Infinity
+    buffer.last = Infinity
+  }
+
+  /** Places the buffers of a block, all where none are named. Returns the block's size in bytes. */
+  place(belongs: (buffer: Buffer) => boolean = () => true): number {
     const placed: Buffer[] = []
     let size = 0
-    for (const buffer of this.#buffers.toSorted((a, b) => b.bytes - a.bytes)) {
+    for (const buffer of this.#buffers.filter(belongs).sort((a, b) => b.bytes - a.bytes)) {
       const neighbours = placed
         .filter((other) => other.first <= buffer.last && buffer.first <= other.last)
         .sort((a, b) => a.offset - b.offset)
@@ -55,6 +61,20 @@ export class Arena {
       size = Math.max(size, offset + buffer.bytes)
     }
     return size
+  }
+}
+
+/** Whether a buffer lives for ever. */
+export const isKept = (buffer: Buffer): boolean => buffer.last === Infinity
+
+/** Memory that plans use by turns, for all that none of them keeps from one run to the next. */
+export class Scratch {
+  #block: Uint8Array = new Uint8Array(0)
+
+  /** At least so many bytes. They are the same as at the last call unless more are asked for. */
+  take(size: number): Uint8Array {
+    if (size > this.#block.length) this.#block = alignedBytes(size)
+    return this.#block
   }
 }
 

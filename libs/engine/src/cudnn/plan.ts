@@ -442,8 +442,7 @@ export class Plan {
 
   /** Lets a tensor live for ever. */
   #keep(tensor: Tensor): Tensor {
-    this.#arena.touch(tensor.buffer, -1)
-    this.#arena.touch(tensor.buffer, Number.MAX_SAFE_INTEGER)
+    this.#arena.keep(tensor.buffer)
     return tensor
   }
 

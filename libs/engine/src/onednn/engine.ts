@@ -9,6 +9,7 @@ import type {
   NumericsClass,
 } from '../engine.ts'
 import { loadOnednn, type OnednnLibrary } from './library.ts'
+import { Scratch } from '../arena.ts'
 import { crossEntropy } from '../loss.ts'
 import { Plans } from '../plans.ts'
 import { Plan } from './plan.ts'
@@ -103,9 +104,10 @@ export class OnednnModel implements CompiledModel {
     this.#onDispose = onDispose
     this.#parameters = new Float32Array(parameterLayout(model).size)
     this.#gradientSize = trainedLayout(model).size
+    const scratch = new Scratch()
     this.#plans = new Plans(
       maxBatch,
-      (count, purpose) => new Plan(library, model, count, precision, this.#parameters, purpose),
+      (count, purpose) => new Plan(library, model, count, precision, this.#parameters, purpose, scratch),
     )
     this.#setThreads()
     this.#plans.take(maxBatch, 'train')
@@ -143,13 +145,6 @@ export class OnednnModel implements CompiledModel {
   profile(count: number, profile: Profile): void {
     this.#setThreads()
     this.#plans.take(count, 'train').profile(profile)
-  }
-
-  /** Bytes of the plans' buffers. */
-  get bytes(): number {
-    let sum = 4 * this.#parameters.length
-    for (const plan of this.#plans) sum += plan.bytes
-    return sum
   }
 
   dispose(): void {

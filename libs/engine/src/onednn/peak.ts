@@ -1,3 +1,4 @@
+import { Scratch } from '../arena.ts'
 import { loadOnednn, type OnednnLibrary } from './library.ts'
 import { Program, type StepList } from './program.ts'
 
@@ -25,7 +26,7 @@ function measure(
   size: number,
   rounds: number,
 ): number {
-  const program = new Program(library)
+  const program = new Program(library, new Scratch())
   try {
     const { scope } = program
     const free = scope.describe([size, size], precision, 'any')

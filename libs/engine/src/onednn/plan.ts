@@ -1,5 +1,6 @@
 import koffi from 'koffi'
 import type { ModelSpec } from '@convoy/model'
+import type { Scratch } from '../arena.ts'
 import { PlanBuilder } from './builder.ts'
 import type { OnednnLibrary } from './library.ts'
 import { Program, type Profile } from './program.ts'
@@ -18,8 +19,6 @@ import { Program, type Profile } from './program.ts'
  */
 export class Plan {
   readonly count: number
-  /** Bytes of activations, gradients, weights in the CPU's layouts and scratch space. */
-  readonly bytes: number
   readonly #parameters: Float32Array
   readonly #program: Program
   readonly #built: PlanBuilder
@@ -28,6 +27,7 @@ export class Plan {
 
   /**
    * @param parameters Flat float32 parameters, read by `load`; the plan keeps the array.
+   * @param scratch Memory shared with plans that do not run between this one's `forward` and `backward`.
    * Throws E_ENGINE where oneDNN cannot do a layer or memory runs out.
    */
   constructor(
@@ -37,13 +37,14 @@ export class Plan {
     precision: 'float32' | 'bf16',
     parameters: Float32Array,
     purpose: 'train' | 'predict',
+    scratch: Scratch,
   ) {
     this.count = count
     this.#parameters = parameters
-    this.#program = new Program(library)
+    this.#program = new Program(library, scratch)
     try {
       this.#built = new PlanBuilder(this.#program, model, count, precision, parameters, purpose)
-      this.bytes = this.#program.finish()
+      this.#program.finish()
     } catch (error) {
       this.#program.dispose()
       throw error

@@ -1,5 +1,5 @@
 import koffi from 'koffi'
-import { alignedBytes, Arena, type Buffer } from '../arena.ts'
+import { alignedBytes, Arena, isKept, type Buffer, type Scratch } from '../arena.ts'
 import { Argument, checkStatus, type Description, type Handle } from './calls.ts'
 import type { OnednnLibrary } from './library.ts'
 import { NativeScope, type PrimitiveDescriptor } from './scope.ts'
@@ -47,10 +47,13 @@ export class Program {
   readonly #tensors: Tensor[] = []
   readonly #variants = new Map<Tensor, Tensor[]>()
   readonly #pending: Step[] = []
+  readonly #scratch: Scratch
   #clock = 0
 
-  constructor(library: OnednnLibrary) {
+  /** @param scratch Memory for all that is not kept; another program may use it whenever this one does not run. */
+  constructor(library: OnednnLibrary, scratch: Scratch) {
     this.scope = new NativeScope(library)
+    this.#scratch = scratch
   }
 
   /** A tensor that lives from its first to its last use by a step. */
@@ -79,9 +82,7 @@ export class Program {
 
   /** Says that a tensor lives for ever. */
   keep(tensor: Tensor): void {
-    if (!tensor.buffer) return
-    this.#arena.touch(tensor.buffer, -1)
-    this.#arena.touch(tensor.buffer, Number.MAX_SAFE_INTEGER)
+    if (tensor.buffer) this.#arena.keep(tensor.buffer)
   }
 
   /** Appends a primitive to `list`. */
@@ -132,13 +133,13 @@ export class Program {
     ])
   }
 
-  /** Allocates the memory and fills the argument tables. Returns the arena's size in bytes. */
-  finish(): number {
-    const size = this.#arena.place()
-    const block = alignedBytes(size)
+  /** Allocates the memory and fills the argument tables. */
+  finish(): void {
+    const kept = alignedBytes(this.#arena.place(isKept))
+    const scratch = this.#scratch.take(this.#arena.place((buffer) => !isKept(buffer)))
     for (const tensor of this.#tensors) {
       const { offset, bytes: length } = tensor.buffer!
-      const bytes = block.subarray(offset, offset + length)
+      const bytes = (isKept(tensor.buffer!) ? kept : scratch).subarray(offset, offset + length)
       tensor.bytes = bytes
       tensor.floats = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >> 2)
       tensor.memory = this.scope.memory(tensor.description, bytes)
@@ -149,7 +150,6 @@ export class Program {
         table[2 * i + 1] = tensor.memory
       })
     }
-    return size
   }
 
   /** Runs the steps; blocks until they are done. Throws E_ENGINE where one fails. */
