@@ -13,6 +13,8 @@ export const PAPER = 0.9092
 
 /** Rows after which the history is asked for again, in the pixels that there are. */
 const ROWS = 6_000
+/** Milliseconds between two drawings of curves that only grow: the page may share its cores with the training. */
+const REDRAW = 5_000
 const WORKER_COLOURS = ['blue', 'orange', 'green', 'purple', 'red', 'teal', 'pink', 'brown']
 
 const phases: Record<LiveStatus['phase'], string> = {
@@ -42,6 +44,8 @@ export class TrainingView implements View {
   #disposed = false
   /** Whether a drawing is under way. */
   #asked = false
+  /** Draws what has come since the last time. */
+  #later: ReturnType<typeof setTimeout> | undefined
 
   readonly #title = el('h1', {}, 'Training')
   readonly #about = el('p', { class: 'muted' })
@@ -154,7 +158,7 @@ export class TrainingView implements View {
     // A stretch that was drawn stands still; everything else goes on at the right.
     if (this.#range.kind !== 'drawn') {
       if (!append(history.rows, message.rows) || history.rows.step.length > ROWS) this.refresh()
-      this.#draw()
+      this.#later ??= setTimeout(() => this.#draw(), REDRAW)
     }
   }
 
@@ -164,6 +168,7 @@ export class TrainingView implements View {
 
   dispose(): void {
     this.#disposed = true
+    clearTimeout(this.#later)
     Object.values(this.#charts).forEach((chart) => chart.dispose())
   }
 
@@ -320,6 +325,8 @@ export class TrainingView implements View {
 
   /** Draws once a frame at most. */
   #draw(): void {
+    clearTimeout(this.#later)
+    this.#later = undefined
     if (this.#asked) return
     this.#asked = true
     requestAnimationFrame(() => {

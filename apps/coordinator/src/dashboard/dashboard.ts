@@ -20,11 +20,10 @@ import { serveImage } from './images.ts'
 import { Roster } from './roster.ts'
 
 /** Milliseconds between two updates of the page. */
-const TICK = 500
-/** Ticks between two looks at the workers, two points of their speeds, and two pings. */
-const WORKERS_EVERY = 2
-const SPEEDS_EVERY = 4
-const PING_EVERY = 30
+const TICK = 1_000
+/** Ticks between two points of the workers' speeds, and two pings. */
+const SPEEDS_EVERY = 2
+const PING_EVERY = 15
 /** Pages at once. */
 const MAX_PAGES = 64
 /** Bytes that wait for a slow page before it misses updates. */
@@ -59,7 +58,7 @@ const digest = (text: string) => createHash('sha256').update(text).digest()
 
 /**
  * The web page and what it is told. HTTP serves its files and the newest weights, and decodes images for it; the WebSocket
- * `/live` brings history on request and an update twice a second. Nothing is done for pages that are not there.
+ * `/live` brings history on request and an update every second. Nothing is done for pages that are not there.
  */
 export class Dashboard {
   readonly #options: DashboardOptions
@@ -272,15 +271,13 @@ export class Dashboard {
 
   #tick(): void {
     const ticks = ++this.#ticks
-    if (ticks % WORKERS_EVERY === 0) this.#roster.mark()
+    this.#roster.mark()
     if (ticks % SPEEDS_EVERY === 0) this.#options.history.hearSpeeds(this.#roster.workers())
     if (this.#pages.size === 0) return
     this.#update()
-    if (ticks % WORKERS_EVERY === 0) {
-      const message = JSON.stringify(this.#workersMessage())
-      if (message !== this.#workers) this.#broadcast(message)
-      this.#workers = message
-    }
+    const message = JSON.stringify(this.#workersMessage())
+    if (message !== this.#workers) this.#broadcast(message)
+    this.#workers = message
     if (ticks % PING_EVERY === 0) {
       for (const [socket, page] of this.#pages) {
         if (!page.alive) socket.terminate()
