@@ -1,5 +1,6 @@
 import { Writable } from 'node:stream'
-import { describe, expect, it } from 'vitest'
+import type { RunEvent } from '@convoy/coordinator'
+import { describe, expect, it, vi } from 'vitest'
 import { Display, duration, percent } from './display.ts'
 
 describe('duration', () => {
@@ -42,6 +43,35 @@ describe('Display', () => {
     one.show(left)
     expect(text()).not.toContain('\x1b')
     expect(text()).toContain('left       a (1 now): gone')
+  })
+
+  it('tells speed and time to go from the second step on, up to where --steps ends the run', () => {
+    const { display: one, text } = display('pipe')
+    const from = performance.now()
+    const clock = vi.spyOn(performance, 'now')
+    const start = {
+      event: 'start',
+      epochs: 10,
+      stepsPerEpoch: 10,
+      trainImages: 100,
+      steps: 22,
+      origin: '',
+      run: '',
+    }
+    one.show({
+      ...start,
+      ...{ trainImages: 100, testImages: 1, batchSize: 10, parameters: 1, seed: 1, resumedAt: 0 },
+    } as RunEvent)
+    const step = (step: number, seconds: number, workers: number) => {
+      clock.mockReturnValue(from + 20_000 * step)
+      const costs = { loss: 1, cost1000: 1, cost5000: 1, accuracy: 0.5, samples: 10 }
+      one.show({ event: 'step', step, epoch: 0, seconds, workers, ...costs } as RunEvent)
+    }
+    step(1, 60, 1)
+    step(2, 1, 2)
+    clock.mockRestore()
+    expect(text()).toContain('– images/s  1 worker  ETA –')
+    expect(text()).toContain('10.0 images/s  2 workers  ETA 20 s')
   })
 
   it('clears its moving line before it says something in a terminal', () => {

@@ -57,9 +57,11 @@ export class Display {
   #lineShown = false
   /** Where a run that ends at an accuracy is expected to end. */
   #expectedEpoch = Infinity
-  /** Averages that forget: about the last thousand samples, and the last twenty steps. */
+  /** Averages that forget: the accuracy of about the last thousand samples, and the time for a sample of the last ten steps. */
   #accuracy = NaN
-  #speed = NaN
+  #secondsPerSample = NaN
+  /** Steps seen in this session. */
+  #steps = 0
 
   /** @param log Takes everything instead of `out`, in words with their event's fields. */
   constructor(style: Style, out: NodeJS.WritableStream, log?: Logger) {
@@ -199,15 +201,22 @@ export class Display {
       Number.isNaN(old) ? value : old + share * (value - old)
     const share = Math.min(1, event.samples / 1_000)
     this.#accuracy = blend(this.#accuracy, event.accuracy, share)
-    this.#speed = blend(this.#speed, event.samples / event.seconds, 0.1)
-    const { epochs = 0, stepsPerEpoch = 1, trainImages = 0 } = this.#start ?? {}
-    const end = Math.min(epochs, this.#expectedEpoch)
+    // The first step of a session warms up, and would spoil the time to go for a while.
+    if (this.#steps > 0) {
+      const weight = Math.max(0.1, 1 / this.#steps)
+      this.#secondsPerSample = blend(this.#secondsPerSample, event.seconds / event.samples, weight)
+    }
+    this.#steps++
+    const speed = this.#steps > 1 ? `${(1 / this.#secondsPerSample).toFixed(1)} images/s` : '– images/s'
+    const { epochs = 0, stepsPerEpoch = 1, trainImages = 0, steps = Infinity } = this.#start ?? {}
+    const end = Math.min(epochs, this.#expectedEpoch, steps / stepsPerEpoch)
     const left = Math.max(0, end - event.step / stepsPerEpoch) * trainImages
+    const workers = `${event.workers} ${event.workers === 1 ? 'worker' : 'workers'}`
     const inEpoch = ((event.step - 1) % stepsPerEpoch) + 1
-    const filled = Math.round((20 * event.step) / (epochs * stepsPerEpoch))
+    const filled = Math.round((20 * event.step) / Math.min(epochs * stepsPerEpoch, steps))
     const bar = this.#style === 'terminal' ? `${'█'.repeat(filled)}${'░'.repeat(20 - filled)} ` : ''
     this.progress(
-      `${bar}epoch ${event.epoch + 1}/${epochs} step ${inEpoch}/${stepsPerEpoch}  loss ${event.cost1000.toFixed(4)}  accuracy ${(100 * this.#accuracy).toFixed(1)} %  ${this.#speed.toFixed(1)} images/s  ${event.workers} workers  ETA ${duration(left / this.#speed)}`,
+      `${bar}epoch ${event.epoch + 1}/${epochs} step ${inEpoch}/${stepsPerEpoch}  loss ${event.cost1000.toFixed(4)}  accuracy ${(100 * this.#accuracy).toFixed(1)} %  ${speed}  ${workers}  ETA ${duration(left * this.#secondsPerSample)}`,
       event,
     )
     return undefined

@@ -117,6 +117,9 @@ export class Cluster {
   readonly #ticker: NodeJS.Timeout
   /** Engine time of each worker whose answers the job at hand took, in seconds. */
   readonly engineSeconds = new Map<Member, number>()
+  /** Milliseconds of the job at hand in which there was no worker to compute it. */
+  waited = 0
+  #waitingSince: number | undefined
   /** Samples whose gradients were computed but not needed: answers that came second. */
   wasted = 0
 
@@ -260,6 +263,7 @@ export class Cluster {
       this.#job = job
       this.#frame = frame
       this.#lastAnswer = undefined
+      this.waited = 0
       this.engineSeconds.clear()
       this.#finish = resolve
       if (job.planned) this.#plan(job)
@@ -681,6 +685,7 @@ export class Cluster {
       })
     }
     if (someone) this.#saidWaiting = false
+    this.#clockWaiting()
     while (idle.length > 0) {
       idle.sort((a, b) => a.assignments.size - b.assignments.size)
       const member = idle.shift()!
@@ -688,6 +693,17 @@ export class Cluster {
       if (!piece) continue
       this.#assign(member, piece)
       if (member.assignments.size < depth) idle.push(member)
+    }
+  }
+
+  /** Tells waiting for workers, which may take days, from computing. */
+  #clockWaiting(): void {
+    const now = performance.now()
+    const here = [...this.#members.values()].some(({ state }) => state === 'ready' || state === 'stalled')
+    if (!here) this.#waitingSince ??= now
+    else if (this.#waitingSince !== undefined) {
+      this.waited += now - this.#waitingSince
+      this.#waitingSince = undefined
     }
   }
 

@@ -25,6 +25,8 @@ export type RunEvent =
       testImages: number
       epochs: number
       stepsPerEpoch: number
+      /** The step at which --steps ends the run. */
+      steps?: number
       batchSize: number
       seed: number
       resumedAt: number

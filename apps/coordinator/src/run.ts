@@ -273,7 +273,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     token: isLoopback(config.host) ? undefined : config.token,
     refused: (code) => metrics.refused(code),
   })
-  listeners.push((event) => dashboard.hear(event, config.steps))
+  listeners.push((event) => dashboard.hear(event))
   const server = new CoordinatorServer(config, { ...hall, dashboard })
   const url = await server.listen().catch(async (error: unknown) => {
     metricsLog.destroy()
@@ -293,6 +293,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     testImages: dataset.test.count,
     epochs: config.epochs,
     stepsPerEpoch: training.stepsPerEpoch,
+    ...(config.steps === undefined ? {} : { steps: config.steps }),
     batchSize: training.batchSize,
     seed: config.seed,
     resumedAt: training.progress.step,

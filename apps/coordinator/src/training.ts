@@ -352,7 +352,8 @@ export class Training {
     progress.epochLoss += loss
     progress.epochCorrect += correct
     progress.epochSamples += count
-    const seconds = (performance.now() - begun) / 1000
+    // Waiting for workers is no training.
+    const seconds = (performance.now() - begun - cluster.waited) / 1000
     progress.seconds += seconds
     this.sessionSeconds += seconds
     this.sessionSamples += count

@@ -91,10 +91,10 @@ export class Dashboard {
   }
 
   /** Takes in an event of the run. */
-  hear(event: RunEvent, totalSteps?: number): void {
+  hear(event: RunEvent): void {
     const { history } = this.#options
     this.#roster.hear(event)
-    const note = history.hear(event, Date.now(), totalSteps)
+    const note = history.hear(event, Date.now())
     if (this.#pages.size === 0) return
     if (note) this.#notes.push(note)
     if (event.event === 'step') this.#curves.push(event.step, history.point!)

@@ -38,7 +38,7 @@ describe('History', () => {
 
   it('ends where --steps ends it', () => {
     const history = new History()
-    for (const event of [start, step(1)]) history.hear(event, 0, 6)
+    for (const event of [{ ...start, steps: 6 }, step(1)]) history.hear(event, 0)
     expect(history.about?.totalSteps).toBe(6)
     expect(history.status(none).eta).toBe(10)
   })

@@ -56,17 +56,16 @@ export class History {
    * Takes in an event.
    *
    * @param time When it happened, in milliseconds since 1970.
-   * @param totalSteps Updates after which the run ends before all of its epochs are done.
    * @returns The note that was made of it, if it is worth one.
    */
-  hear(event: RunEvent, time: number, totalSteps?: number): LiveNote | undefined {
+  hear(event: RunEvent, time: number): LiveNote | undefined {
     switch (event.event) {
       case 'start': {
         const { model, parameters, data, trainImages, testImages, epochs, stepsPerEpoch, batchSize, seed } =
           event
         this.about = {
           ...{ model, parameters, data, trainImages, testImages, epochs, stepsPerEpoch, batchSize, seed },
-          totalSteps: Math.min(epochs * stepsPerEpoch, totalSteps ?? Infinity),
+          totalSteps: Math.min(epochs * stepsPerEpoch, event.steps ?? Infinity),
         }
         this.#step = event.resumedAt
         this.#takeBack(event.resumedAt)
