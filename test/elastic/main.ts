@@ -73,6 +73,8 @@ async function speed(
 
 /** Updates of each of the two stretches before a join in which nobody joins. */
 const CALM = 3
+/** Milliseconds between two looks at the coordinator's metrics, which say when a worker's first gradient was taken. */
+const POLL = 50
 
 interface Join {
   /** From the start of the worker's process to its first gradient. */
@@ -95,12 +97,12 @@ async function join(rounds: number): Promise<Join[]> {
   const start = (name: string) =>
     new Convoy(['worker', '--coordinator', address, '--engine', values.engine, '--worker-name', name])
   const first = start('first')
-  const given = async (name: string) => {
-    const page = await fetch(`${address.replace('ws', 'http')}/metrics`)
-    const [, samples = 0] =
-      new RegExp(`convoy_worker_samples_total\\{worker="${name}"\\} (\\d+)`).exec(await page.text()) ?? []
-    return Number(samples)
+  // It is asked all the time, since that costs a little too.
+  let metrics = ''
+  const ask = async () => {
+    metrics = await (await fetch(`${address.replace('ws', 'http')}/metrics`)).text()
   }
+  const asking = setInterval(() => void ask().catch(() => {}), POLL)
   const count = () => steps(coordinator).length
   const until = (step: number) => coordinator.until(() => count() >= step)
   const seen: { from: number; to: number; seconds: number }[] = []
@@ -113,7 +115,8 @@ async function join(rounds: number): Promise<Join[]> {
       await until(from + 2 * CALM)
       const began = performance.now()
       second = start(`second-${round}`)
-      while ((await given(`second-${round}`)) === 0) await sleep(20)
+      while (!new RegExp(`worker_samples_total\\{worker="second-${round}"\\} [1-9]`).test(metrics))
+        await sleep(5)
       seen.push({ from, to: count() + 1, seconds: (performance.now() - began) / 1000 })
       second.child.kill('SIGKILL')
       await second.ended
@@ -138,6 +141,7 @@ async function join(rounds: number): Promise<Join[]> {
       }
     })
   } finally {
+    clearInterval(asking)
     for (const worker of [first, second]) worker?.child.kill('SIGKILL')
     coordinator.child.kill('SIGKILL')
   }
