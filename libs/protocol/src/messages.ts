@@ -176,7 +176,7 @@ function checkVersion(frame: Frame, kind: string): void {
 
 /**
  * Takes apart and checks a frame from a worker. Throws E_FRAME, E_MESSAGE, E_TOO_LARGE or E_PROTOCOL_VERSION, without a stack:
- * whoever floods a coordinator with what is malformed would have it spend a third of its time on them.
+ * making them took a fifth of the time of a coordinator that was flooded with what is malformed.
  */
 export function readWorkerMessage(bytes: Uint8Array): Received<WorkerMessage> {
   const { stackTraceLimit } = Error
