@@ -1,8 +1,9 @@
 import { PROTOCOL_VERSION, encodeFrame, decodeFrame } from '@convoy/protocol'
-import { readdirSync, readFileSync, truncateSync } from 'node:fs'
+import { readdirSync, truncateSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
+import { checkLedger, faultyDisk } from './chaos/chaos.ts'
 import { liarBefore } from './liar.ts'
 import { childrenOf, Convoy, scratch, type Line } from './convoy.ts'
 
@@ -271,38 +272,63 @@ describe('scaling', () => {
   })
 })
 
+describe('workers of another arithmetic', () => {
+  const start = (url: string, engine: string) =>
+    new Convoy(['worker', '--coordinator', url, '--engine', engine, '--worker-name', engine])
+  const coordinate = async (...args: string[]) => {
+    const run = new Convoy(['coordinator', ...small, '--epochs', '1000', '--evaluate-every', '0', ...args])
+    const url = (await run.until(() => run.event('listening')))['url'] as string
+    const first = start(url, 'tfjs-wasm')
+    await run.until(() => run.event('step'))
+    return { run, first, second: start(url, 'tfjs-cpu') }
+  }
+
+  it('are refused with --reproducible', async () => {
+    const { run, first, second } = await coordinate('--reproducible')
+    expect(await second.ended).toBe(1)
+    expect(second.text).toMatch(/E_NUMERICS: this run computes with/)
+    run.child.kill('SIGTERM')
+    expect(await run.done()).toMatchObject({ mixed: false, numerics: { engine: 'tfjs-wasm' } })
+    first.child.kill('SIGTERM')
+  })
+
+  it('are let in otherwise, and the result says so', async () => {
+    const { run, first, second } = await coordinate()
+    await run.until(() => run.lines.some((line) => line.event === 'step' && line['workers'] === 2))
+    expect(run.event('mixed')).toMatchObject({ worker: 'tfjs-cpu' })
+    run.child.kill('SIGTERM')
+    expect(await run.done()).toMatchObject({ mixed: true })
+    for (const worker of [first, second]) worker.child.kill('SIGTERM')
+  })
+})
+
 describe('guards', () => {
   it('finds a worker that lies, and ends with the honest weights', async () => {
-    const args = [...small, '--epochs', '6']
+    // However long it takes: which gradients are verified is drawn.
+    const args = [...small, '--epochs', '1000', '--evaluate-every', '0']
     const run = new Convoy(['coordinator', ...args, '--verify', '0.25', '--ledger', '--name', 'verified'])
     const url = (await run.until(() => run.event('listening')))['url'] as string
     const liar = await liarBefore(url)
     const start = (name: string, at: string) =>
       new Convoy(['worker', '--coordinator', at, '--worker-name', name])
     const [honest, dishonest, third] = [start('a', url), start('b', liar.url), start('c', url)]
-    const done = await run.until(() => run.event('done'))
-    expect(liar.lies()).toBeGreaterThan(0)
+    const back = await run.until(() => run.event('rolledBack'))
     expect(run.event('dishonest')).toMatchObject({ worker: 'b' })
-    expect(run.event('rolledBack')).toBeDefined()
+    expect(liar.lies()).toBeGreaterThan(0)
     expect(await dishonest.ended).toBe(1)
     expect(dishonest.text).toMatch(/E_DISHONEST/)
+    // Beyond where the lie was found, with those who are left.
+    const further = Number(back['from']) + 10
+    await run.until(() => run.lines.some(({ event, step }) => event === 'step' && Number(step) >= further))
+    run.child.kill('SIGTERM')
+    const done = await run.done()
+    for (const worker of [honest, third]) worker.child.kill('SIGTERM')
     expect([await honest.ended, await third.ended]).toEqual([0, 0])
     liar.close()
-    const alone = await new Convoy(['train', ...args, '--workers', '1']).done()
+    const steps = Number(done['step'])
+    const alone = await new Convoy(['train', ...args, '--workers', '1', '--steps', String(steps)]).done()
     expect(done['parametersSha256']).toBe(alone['parametersSha256'])
-    // The account of the run: what was applied last in each step makes up each epoch exactly.
-    const lines = readFileSync(path.join(folder, 'verified', 'ledger.jsonl'), 'utf8')
-      .trimEnd()
-      .split('\n')
-    const steps = new Map<number, { epoch: number; samples: number[] }>()
-    for (const line of lines) {
-      const entry = JSON.parse(line) as { step: number; epoch: number; samples: number[] }
-      steps.set(entry.step, entry)
-    }
-    for (let epoch = 0; epoch < 6; epoch++) {
-      const samples = [...steps.values()].filter((entry) => entry.epoch === epoch).flatMap((e) => e.samples)
-      expect(samples.sort((a, b) => a - b)).toEqual(Array.from({ length: 450 }, (_, i) => i))
-    }
+    checkLedger(path.join(folder, 'verified', 'ledger.jsonl'), { steps, epochSteps: 5 })
   })
 
   const wild = ['--learning-rate', '1000', '--workers', '2']
@@ -317,8 +343,14 @@ describe('guards', () => {
   })
 
   it('or takes it back at half the rate, the same way each time', async () => {
-    const options = ['--learning-rate', '20', '--on-divergence', 'rollback']
-    const runs = [train(...options, '--workers', '1'), train(...options, '--workers', '3')]
+    const rising = ['--schedule', 'oneCycle', '--learning-rate', '20', '--epochs', '8', '--evaluate-every', '0']
+    const options = [...rising, '--on-divergence', 'rollback']
+    // The third has no checkpoint to go back to, and repeats more.
+    const disk = faultyDisk(folder, 'none')
+    const unsaved = new Convoy(['train', ...small, ...options, '--workers', '1'], disk.environment)
+    const runs = [train(...options, '--workers', '1'), train(...options, '--workers', '3'), unsaved]
+    await unsaved.until((run) => run.event('listening'))
+    disk.set({ mode: 'full' })
     const ended = await Promise.all(runs.map((run) => run.ended))
     expect(runs[0].event('rolledBack')).toBeDefined()
     expect(ended[0]).toBe(ended[1])
@@ -327,7 +359,9 @@ describe('guards', () => {
         .filter(({ event }) => event === 'rolledBack')
         .map(({ from, to, rateFactor }) => [from, to, rateFactor])
     expect(story(runs[1])).toEqual(story(runs[0]))
-    expect(runs[1].event('done')?.['parametersSha256']).toBe(runs[0].event('done')?.['parametersSha256'])
+    for (const run of runs.slice(1))
+      expect(run.event('done')?.['parametersSha256']).toBe(runs[0].event('done')?.['parametersSha256'])
+    expect(unsaved.event('checkpointFailed')).toBeDefined()
   })
 })
 

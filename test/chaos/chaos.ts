@@ -1,8 +1,9 @@
-import { existsSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Convoy } from '../convoy.ts'
+import { pathToFileURL } from 'node:url'
+import { Convoy, root } from '../convoy.ts'
 import { Proxy } from './proxy.ts'
 import { schedule, type Fault } from './schedule.ts'
 
@@ -24,7 +25,7 @@ export interface ChaosOptions {
 export interface Outcome {
   readonly faults: Fault[]
   readonly parametersSha256: string
-  /** Images/s over the whole disturbed run, restarts and all. */
+  /** Of the whole disturbed run, restarts and all. */
   readonly seconds: number
 }
 
@@ -44,6 +45,47 @@ async function freePort(): Promise<number> {
 }
 
 const MOST_WORKERS = 5
+/** A run that makes no step for so long, in ms, hangs; what a fault may cost is far below. */
+const HANGS = 120_000
+
+/** A disk that can be made slow or full for a process that is started with `environment`. */
+export function faultyDisk(folder: string, name: string) {
+  const control = path.join(folder, `${name}.disk`)
+  const set = (state: { mode?: 'slow' | 'full' | 'readOnly'; milliseconds?: number; files?: string }) =>
+    writeFileSync(control, JSON.stringify(state))
+  set({})
+  const preload = pathToFileURL(path.join(root, 'test', 'chaos', 'disk.mjs')).href
+  return { set, environment: { NODE_OPTIONS: `--import=${preload}`, FAULTY_DISK: control } }
+}
+
+/** Whether a checkpoint is being written in this folder. */
+export function isWriting(checkpoints: string): boolean {
+  try {
+    return readdirSync(checkpoints).some((name) => name.endsWith('.tmp'))
+  } catch {
+    return false
+  }
+}
+
+/** Checks that what a run's ledger says was applied last in each step makes up each whole epoch exactly. */
+export function checkLedger(
+  file: string,
+  { steps, epochSteps }: { steps: number; epochSteps: number },
+): void {
+  const entries: { epoch: number; samples: number[] }[] = []
+  for (const line of readFileSync(file, 'utf8').trimEnd().split('\n')) {
+    const { step, ...entry } = JSON.parse(line) as { step: number; epoch: number; samples: number[] }
+    entries[step] = entry
+  }
+  if (entries.length !== steps) throw new Error(`the ledger has ${entries.length} steps of ${steps}`)
+  for (let from = 0; from < steps; from += epochSteps) {
+    const used = entries.slice(from, from + epochSteps).flatMap(({ samples }) => samples)
+    if (new Set(used).size !== used.length) throw new Error(`samples were used twice from step ${from} on`)
+    const whole = from + epochSteps <= steps
+    if (whole && used.length !== Math.max(...used) + 1)
+      throw new Error(`samples are missing from step ${from} on`)
+  }
+}
 
 /** A run with real processes to which the faults of a seed happen. */
 export async function disturbed(options: ChaosOptions): Promise<Outcome> {
@@ -52,13 +94,24 @@ export async function disturbed(options: ChaosOptions): Promise<Outcome> {
   const port = await freePort()
   const name = `chaos-${seed}-${process.pid}`
   const checkpoints = path.join(folder, name, 'checkpoints')
-  const command = ['coordinator', ...run, '--steps', String(steps), '--runs', folder, '--name', name]
+  const command = [
+    'coordinator',
+    ...run,
+    '--steps',
+    String(steps),
+    '--runs',
+    folder,
+    '--name',
+    name,
+    '--ledger',
+  ]
   const settings = ['--port', String(port), '--checkpoint-every', '0.5', '--json']
   let over = false
   let coordinator: Convoy
   let furthest = 0
+  const disk = faultyDisk(folder, name)
   const startCoordinator = () => {
-    coordinator = new Convoy([...command, ...settings])
+    coordinator = new Convoy([...command, ...settings], disk.environment)
     const mine = coordinator
     // A supervisor's part: what ends before the run does is started again.
     void mine.ended.then(() => {
@@ -88,19 +141,6 @@ export async function disturbed(options: ChaosOptions): Promise<Outcome> {
   }
   for (let i = 0; i < 3; i++) await startWorker()
 
-  /** Puts a file where the checkpoints' folder is, so that none can be written, or takes it away. */
-  const disk = (there: boolean) => {
-    const away = `${checkpoints}.away`
-    if (there) {
-      if (!existsSync(away)) return
-      rmSync(checkpoints, { recursive: true, force: true })
-      renameSync(away, checkpoints)
-    } else if (existsSync(checkpoints) && !existsSync(away)) {
-      renameSync(checkpoints, away)
-      writeFileSync(checkpoints, '')
-    }
-  }
-
   const happen = async ({ kind, worker: index, duration }: Fault): Promise<void> => {
     const target = workers[index % workers.length]
     const child = target?.process.child
@@ -128,23 +168,47 @@ export async function disturbed(options: ChaosOptions): Promise<Outcome> {
       case 'killCoordinator':
         coordinator.child.kill('SIGKILL')
         return
-      case 'noDisk':
-        disk(false)
-        setTimeout(() => disk(true), duration)
+      case 'killInWrite': {
+        // A write takes a second, so that there is one to be met.
+        disk.set({ mode: 'slow', milliseconds: 1_000, files: '.tmp' })
+        const latest = performance.now() + 10_000
+        while (!isWriting(checkpoints) && performance.now() < latest) await sleep(5)
+        coordinator.child.kill('SIGKILL')
+        disk.set({})
+        return
+      }
+      case 'fullDisk':
+        disk.set({ mode: 'full' })
+        setTimeout(() => over || disk.set({}), duration)
+        return
+      case 'slowDisk':
+        disk.set({ mode: 'slow', milliseconds: duration })
+        setTimeout(() => over || disk.set({}), 2 * duration)
         return
       default:
         target?.proxy.fault(kind, duration)
     }
   }
 
+  let movedAt = performance.now()
   const last = (key: string) => coordinator.lines.findLast((line) => line.event === key)
   const faults = schedule(seed, steps, options.faults, options.only)
   let next = 0
+  let seen = -1
   try {
     for (;;) {
+      const { length } = coordinator!.lines
+      if (length !== seen) {
+        seen = length
+        movedAt = performance.now()
+      } else if (performance.now() - movedAt > HANGS) {
+        throw new Error(`the run hangs at step ${furthest}: ${coordinator!.text.slice(-2_000)}`)
+      }
       furthest = Math.max(furthest, Number(last('step')?.['step'] ?? 0))
       const done = last('done')
       if (done?.['finished'] === true) {
+        const epochSteps = Number(last('start')?.['stepsPerEpoch'])
+        checkLedger(path.join(folder, name, 'ledger.jsonl'), { steps, epochSteps })
         return {
           faults: faults.slice(0, next),
           parametersSha256: done['parametersSha256'] as string,
@@ -161,7 +225,6 @@ export async function disturbed(options: ChaosOptions): Promise<Outcome> {
     }
   } finally {
     over = true
-    disk(true)
     for (const { process: one, proxy } of workers) {
       one.child.kill('SIGCONT')
       one.child.kill('SIGKILL')

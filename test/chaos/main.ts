@@ -8,7 +8,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     seeds: { type: 'string', default: '1' },
     steps: { type: 'string', default: '200' },
-    faults: { type: 'string', default: '36' },
+    faults: { type: 'string', default: '42' },
     only: { type: 'string', default: kinds.join() },
     engine: { type: 'string', default: 'auto' },
     width: { type: 'string', default: '0.25' },
@@ -22,7 +22,7 @@ if (values.help) {
   --seed N      of the faults (1)
   --seeds N     how many seeds, from that one on (1)
   --steps N     updates (200)
-  --faults N    faults in a run (36)
+  --faults N    faults in a run (42)
   --only KINDS  of ${kinds.join()} (all)
   --engine NAME of the workers (auto)
   --width X     filters, as a multiple of the paper's (0.25)
@@ -54,15 +54,21 @@ let failed = 0
 try {
   const expected = await undisturbed(options)
   for (let seed = options.seed; seed < options.seed + Number(values.seeds); seed++) {
-    const { faults, parametersSha256, seconds } = await disturbed({ ...options, seed })
-    const equal = parametersSha256 === expected
-    if (!equal) failed++
-    const summary = { event: 'summary', seed, faults: faults.length, equal, parametersSha256, seconds }
-    if (values.json) say(summary)
-    else
-      console.log(
-        `seed ${seed}: ${faults.length} faults in ${seconds.toFixed(0)} s, ${equal ? 'the same bits' : 'OTHER BITS'} (${parametersSha256.slice(0, 12)})`,
-      )
+    try {
+      const { faults, parametersSha256, seconds } = await disturbed({ ...options, seed })
+      const equal = parametersSha256 === expected
+      if (!equal) failed++
+      say({ event: 'summary', seed, faults: faults.length, equal, parametersSha256, seconds })
+      if (!values.json)
+        console.log(
+          `seed ${seed}: ${faults.length} faults in ${seconds.toFixed(0)} s, ${equal ? 'the same bits' : 'OTHER BITS'} (${parametersSha256.slice(0, 12)})`,
+        )
+    } catch (thrown) {
+      failed++
+      const { message } = thrown as Error
+      say({ event: 'summary', seed, equal: false, error: message })
+      if (!values.json) console.log(`seed ${seed}: ${message}`)
+    }
   }
 } finally {
   remove()

@@ -1,6 +1,9 @@
 import { RandomStream } from '@convoy/random'
 
-/** What can go wrong; `start` is a worker more, and the rest speak for themselves. */
+/**
+ * What can go wrong; `start` is a worker more, `killInWrite` kills the coordinator in the middle of a checkpoint, and the
+ * rest speak for themselves.
+ */
 export const kinds = [
   'kill',
   'pause',
@@ -13,7 +16,9 @@ export const kinds = [
   'corrupt',
   'halfOpen',
   'killCoordinator',
-  'noDisk',
+  'killInWrite',
+  'fullDisk',
+  'slowDisk',
 ] as const
 
 export interface Fault {

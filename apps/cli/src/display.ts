@@ -34,6 +34,7 @@ const levels: Partial<Record<RunEvent['event'], 'warn' | 'error'>> = {
   mixed: 'warn',
   checkpointPassedOver: 'warn',
   checkpointFailed: 'error',
+  logFailed: 'error',
   dishonest: 'error',
   diverged: 'error',
 }
@@ -180,6 +181,8 @@ export class Display {
         return `CHECKPOINT NOT WRITTEN at step ${event.step}: ${event.message}. Training goes on; the last good one stays.`
       case 'checkpointPassedOver':
         return `passed over a bad checkpoint: ${event.message}`
+      case 'logFailed':
+        return `NOT WRITTEN ${event.file}: ${event.message}. Training goes on; the lines are kept for when it can be written.`
       case 'done':
         return [
           `${event.finished ? 'done' : 'stopped'}       step ${grouped(event.step)}, epoch ${event.epoch}, ${duration(event.seconds)} of training, ${event.imagesPerSecond.toFixed(1)} images/s`,

@@ -82,12 +82,37 @@ describe('CheckpointStore', () => {
     expect((await store.newest(ignore))?.checkpoint.step).toBe(1)
   })
 
-  it('writes one after another when asked at once', async () => {
+  it('writes one at a time, and of those that wait only the newest: a slow disk costs no memory', async () => {
     const store = new CheckpointStore(folder, 9)
-    const writes = [1, 2, 3].map((step) => store.write(checkpoint(step)))
+    const writes = [1, 2, 3, 4].map((step) => store.write(checkpoint(step)))
     expect(store.busy).toBe(true)
-    await Promise.all(writes)
+    const file = (step: number) => path.join(folder, `step-${step}.convoy`)
+    expect(await Promise.all(writes)).toEqual([file(1), undefined, undefined, file(4)])
     expect(store.busy).toBe(false)
-    expect(await readdir(folder)).toHaveLength(3)
+    expect((await readdir(folder)).sort()).toEqual(['step-1.convoy', 'step-4.convoy'])
+  })
+
+  it('keeps the good one that it just wrote beside torn ones of later steps', async () => {
+    for (const step of [8, 9]) await writeFile(path.join(folder, `step-${step}.convoy`), 'torn')
+    const store = new CheckpointStore(folder, 1)
+    expect(await store.newest(ignore)).toBeUndefined()
+    for (const step of [3, 4]) await store.write(checkpoint(step))
+    expect((await store.newest(ignore))?.checkpoint.step).toBe(4)
+    expect((await readdir(folder)).sort()).toEqual(['step-4.convoy', 'step-8.convoy', 'step-9.convoy'])
+  })
+
+  it('removes what a process left that was killed in a write, and nothing else', async () => {
+    const names = ['notes.txt', 'step-5.convoy', 'step-6.convoy.tmp']
+    for (const name of [...names, 'step-7.convoy.4711.tmp']) await writeFile(path.join(folder, name), '')
+    await new CheckpointStore(folder, 1).clean()
+    expect((await readdir(folder)).sort()).toEqual(names)
+  })
+
+  it('writes nothing where what has to come first fails', async () => {
+    const store = new CheckpointStore(folder, 1)
+    const failing = () => Promise.reject(new Error('the ledger'))
+    await expect(store.write(checkpoint(1), failing)).rejects.toThrow('the ledger')
+    expect(await readdir(folder)).toEqual([])
+    expect(store.busy).toBe(false)
   })
 })

@@ -26,6 +26,8 @@ const header = z.strictObject({
   seconds: z.number().min(0),
   /** What the schedule's rate is multiplied by: less than 1 after the training was rolled back. */
   rateFactor: z.number().positive(),
+  /** The step from which on that is so. */
+  loweredAt: z.int().min(0).optional(),
   guard: z.strictObject({
     sum: z.number(),
     samples: z.int().min(0),
@@ -47,6 +49,8 @@ export interface Checkpoint extends CheckpointHeader {
 }
 
 const NAME = /^step-(\d+)\.convoy$/
+/** What a process that was killed in the middle of a write leaves behind. */
+const UNFINISHED = /^step-\d+\.convoy\.\d+\.tmp$/
 const DIGEST = 32
 
 const torn = (file: string, what: string) =>
@@ -100,7 +104,13 @@ export class CheckpointStore {
   readonly directory: string
   readonly #keep: number
   readonly #endsEpoch: (step: number) => boolean
+  /** Files that were passed over: they stay, and are not counted among those that are kept. */
+  readonly #torn = new Set<number>()
   #writing: Promise<void> | undefined
+  /** The step that is, or was last, written. */
+  #last = -1
+  /** What waits for the write under way. */
+  #next: { step: number; bytes: Uint8Array; ready: () => Promise<void>; written: Promise<void> } | undefined
 
   /**
    * @param keep How many checkpoints stay.
@@ -134,47 +144,74 @@ export class CheckpointStore {
       try {
         return { file, checkpoint: await readCheckpoint(file) }
       } catch (error) {
+        this.#torn.add(step)
         passedOver(file, asConvoyError(error))
       }
     }
     return undefined
   }
 
+  /** Removes what was left half-written. To be called before the first write. */
+  async clean(): Promise<void> {
+    for (const name of await readdir(this.directory).catch(() => []))
+      if (UNFINISHED.test(name)) await rm(path.join(this.directory, name), { force: true }).catch(() => {})
+  }
+
   /** The newest good checkpoint of step `last` or before, and nothing after it: those are removed. */
   async rewind(last: number): Promise<Checkpoint | undefined> {
-    await this.#writing?.catch(() => {})
+    await Promise.allSettled([this.#writing, this.#next?.written])
     for (const step of await this.#steps()) if (step > last) await rm(this.#file(step), { force: true })
     return (await this.newest(() => {}))?.checkpoint
   }
 
-  /** Whether a write is under way: then a further one would only queue. */
+  /** Whether a write is under way: then a further one would only wait. */
   get busy(): boolean {
     return this.#writing !== undefined
   }
 
   /**
-   * Writes a checkpoint and removes those beyond the newest `keep`. One write at a time; rejects where the disk refuses,
-   * and then leaves no half file behind.
+   * Writes a checkpoint and removes those beyond the newest `keep`. One write at a time; of those that wait for it only
+   * the newest is written, so that a slow disk costs no memory. Rejects where the disk refuses, and leaves no half file behind.
+   *
+   * @param ready Awaited first; where it rejects, nothing is written.
+   * @returns The file, or undefined where a newer checkpoint came first.
    */
-  async write(checkpoint: Checkpoint): Promise<string> {
+  async write(
+    checkpoint: Checkpoint,
+    ready: () => Promise<void> = async () => {},
+  ): Promise<string | undefined> {
+    const { step } = checkpoint
     const bytes = encodeCheckpoint(checkpoint)
-    const file = this.#file(checkpoint.step)
     const before = this.#writing
-    const writing = (async () => {
-      await before?.catch(() => {})
-      await writeDurably(file, bytes)
-      const steps = await this.#steps()
-      const epochEnd = steps.find(this.#endsEpoch)
-      for (const step of steps.slice(this.#keep))
-        if (step !== epochEnd) await rm(this.#file(step), { force: true })
-    })()
-    this.#writing = writing
-    try {
-      await writing
-    } finally {
-      if (this.#writing === writing) this.#writing = undefined
+    if (!before && !this.#next) await (this.#writing = this.#write(step, bytes, ready))
+    else {
+      const written = this.#next?.written ?? before!.catch(() => {}).then(() => this.#writeNext())
+      this.#next = { step, bytes, ready, written }
+      await written
+      if (this.#last !== step) return undefined
     }
-    return file
+    return this.#file(step)
+  }
+
+  #writeNext(): Promise<void> {
+    const { step, bytes, ready } = this.#next!
+    this.#next = undefined
+    return (this.#writing = this.#write(step, bytes, ready))
+  }
+
+  async #write(step: number, bytes: Uint8Array, ready: () => Promise<void>): Promise<void> {
+    this.#last = step
+    try {
+      await ready()
+      await writeDurably(this.#file(step), bytes)
+      this.#torn.delete(step)
+      const steps = (await this.#steps()).filter((kept) => !this.#torn.has(kept))
+      const epochEnd = steps.find(this.#endsEpoch)
+      for (const old of steps.slice(this.#keep))
+        if (old !== epochEnd) await rm(this.#file(old), { force: true })
+    } finally {
+      this.#writing = undefined
+    }
   }
 }
 

@@ -14,6 +14,8 @@ import { Tally } from './tally.ts'
 const TICK = 100
 /** Where nothing is known of a worker, it may take this many times what the slowest known one would. */
 const UNKNOWN_PATIENCE = 10
+/** And so many seconds where nothing is known of anyone yet. */
+const FIRST_PATIENCE = 60
 /** A worker too slow to be given a share is tried again after so many steps. */
 const PROBE_AFTER = 50
 /** Refused answers in a row before a worker is set aside. */
@@ -231,6 +233,7 @@ export class Cluster {
     if (this.#records.size > MOST_REMEMBERED) this.#forget()
     if (this.#closed) return
     this.#report({ event: 'workerLeft', worker: member.name, reason, workers: this.#members.size })
+    if (this.#members.size === 0) this.#saidWaiting = false
     this.#dispatch()
   }
 
@@ -543,9 +546,12 @@ export class Cluster {
     }
     const known = members.filter((member) => member.pace.known).map((member) => member.pace.rate(1))
     const usual = known.length > 0 ? median(known) : 1
+    // One that is new warms up, and may be slow: with one leaf it does not keep the others waiting.
+    const most = (member: Member) => (known.length > 0 && !member.pace.known ? 1 : Infinity)
     const shares = cutLeaves(
       job.units,
       members.map((member) => member.pace.rate(usual)),
+      members.map(most),
     )
     members.forEach((member, i) => {
       member.idleSteps = shares[i] === 0 ? member.idleSteps + 1 : 0
@@ -772,7 +778,7 @@ export class Cluster {
       if (!assignment || assignment.late || member.state === 'stalled') continue
       const patience =
         member.pace.deadline(assignment.samples) ??
-        (slowest > 0 ? UNKNOWN_PATIENCE * slowest * assignment.samples : Infinity)
+        (slowest > 0 ? UNKNOWN_PATIENCE * slowest * assignment.samples : FIRST_PATIENCE)
       const waited = (now - assignment.startedAt) / 1000
       if (waited <= patience) continue
       assignment.late = true
@@ -782,6 +788,23 @@ export class Cluster {
       for (const held of member.assignments.values()) this.#orphan(this.#pieces.get(held))
     }
     this.#dispatch()
+    this.#sayUseless()
+  }
+
+  /** Says that the run waits though workers are there, since none of them is of use. */
+  #sayUseless(): void {
+    if (this.#saidWaiting || this.#members.size === 0) return
+    const useless: string[] = []
+    for (const member of this.#members.values()) {
+      if (member.state === 'stalled') useless.push(`${member.name} is stalled`)
+      else if (this.#aside(member)) useless.push(`${member.name} is set aside`)
+      else return
+    }
+    this.#saidWaiting = true
+    this.#report({
+      event: 'waiting',
+      reason: `${useless.slice(0, 5).join(', ')}; the run goes on when one answers`,
+    })
   }
 }
 

@@ -71,8 +71,9 @@ export class Evaluation implements Job {
       throw new ConvoyError('E_MESSAGE', 'an answer to an evaluation has the wrong size', 'Nothing.')
     }
     const logits = new Float32Array(payload.buffer, payload.byteOffset, count * classes)
+    // Whether that is the worker's fault or the training's, another worker's answer tells.
     if (!logits.every(Number.isFinite))
-      throw new ConvoyError('E_GRADIENT', 'logits hold NaN or Inf', 'Nothing.')
+      throw new ConvoyError('E_NOT_FINITE', 'logits hold NaN or Inf', 'Check the engine of that machine.')
     this.logits.set(logits, answer.lo * CHUNK * classes)
     this.#done += count
     this.#progress(this.#done, this.#ids.length)

@@ -1,4 +1,5 @@
 import type { Verdict } from '@convoy/convergence'
+import { SILENCE } from '@convoy/protocol'
 import type { NumericsClass } from './numerics.ts'
 
 /** What the coordinator runs on. */
@@ -119,6 +120,8 @@ export type RunEvent =
   | { event: 'checkpoint'; step: number; path: string }
   | { event: 'checkpointFailed'; step: number; message: string }
   | { event: 'checkpointPassedOver'; path: string; message: string }
+  /** A file that grows line by line cannot be written; its lines are kept for when it can. */
+  | { event: 'logFailed'; file: string; message: string }
   | {
       event: 'done'
       run: string
@@ -139,6 +142,8 @@ export type RunEvent =
 
 /** The reason of a `workerLeft` whose worker had said that it would leave. */
 export const LEFT = 'left'
+/** The reason of a `workerLeft` whose worker gave no sign of life for as long as is waited for one. */
+export const SILENT = `silent for ${SILENCE / 1000} s`
 /** The reason of a `waiting` in which nothing is wrong yet. */
 export const FOR_WORKERS = 'for workers to come'
 

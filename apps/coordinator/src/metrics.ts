@@ -1,6 +1,6 @@
 import { Counter, Gauge, Registry } from 'prom-client'
 import type { Cluster } from './cluster.ts'
-import type { RunEvent } from './events.ts'
+import { SILENT, type RunEvent } from './events.ts'
 
 /** Workers that are counted under their own names. */
 const MOST_LABELS = 1_024
@@ -122,6 +122,7 @@ export class Metrics {
         break
       case 'workerLeft':
         this.#add('workers_lost_total')
+        if (event.reason === SILENT) this.#add('stalls_total', 1, { worker: this.#label(event.worker) })
         break
       case 'checkpoint':
         this.#add('checkpoints_total')

@@ -10,6 +10,11 @@ describe('cutLeaves', () => {
     expect(cutLeaves(1, [1, 2])).toEqual([0, 1])
   })
 
+  it('gives nobody more than it may have', () => {
+    expect(cutLeaves(8, [1, 1, 1], [1, Infinity, Infinity])).toEqual([1, 4, 3])
+    expect(cutLeaves(8, [1, 9], [Infinity, 1])).toEqual([7, 1])
+  })
+
   it('hands out every leaf, and no other cut would end earlier', () => {
     fc.assert(
       fc.property(

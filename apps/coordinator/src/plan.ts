@@ -6,15 +6,19 @@
  *
  * @param leaves How many equal pieces there are.
  * @param rates Each worker's speed, in any common unit, all above zero.
+ * @param most The most leaves of each worker; of one at least it must be Infinity.
  * @returns How many leaves each worker gets; they add up to `leaves`.
  */
-export function cutLeaves(leaves: number, rates: readonly number[]): number[] {
+export function cutLeaves(
+  leaves: number,
+  rates: readonly number[],
+  most: readonly number[] = rates.map(() => Infinity),
+): number[] {
   const shares = rates.map(() => 0)
+  const ends = (i: number) => (shares[i] < most[i] ? (shares[i] + 1) / rates[i] : Infinity)
   for (let leaf = 0; leaf < leaves; leaf++) {
     let best = 0
-    for (let i = 1; i < rates.length; i++) {
-      if ((shares[i] + 1) / rates[i] < (shares[best] + 1) / rates[best]) best = i
-    }
+    for (let i = 1; i < rates.length; i++) if (ends(i) < ends(best)) best = i
     shares[best]++
   }
   return shares

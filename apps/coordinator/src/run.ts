@@ -2,7 +2,6 @@ import { Convergence, guessingCost } from '@convoy/convergence'
 import { prepare, type AugmentationSpec, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { buildModel, freeze, parameterLayout, trainedLayout } from '@convoy/model'
-import { createWriteStream } from 'node:fs'
 import { mkdir, readFile, rm } from 'node:fs/promises'
 import { arch, availableParallelism, cpus, hostname, release, totalmem, type } from 'node:os'
 import path from 'node:path'
@@ -13,6 +12,7 @@ import { Cluster } from './cluster.ts'
 import { dataSchema, shareOf, trainingSchema, type CoordinatorConfig, type TrainingConfig } from './config.ts'
 import type { Machine, Report, RunEvent } from './events.ts'
 import { initialParameters } from './initial.ts'
+import { LineFile } from './lines.ts'
 import { Metrics } from './metrics.ts'
 import { numericsText, type NumericsClass } from './numerics.ts'
 import { readMetrics } from './dashboard/archive.ts'
@@ -119,14 +119,15 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     if (event.event === 'step')
       convergence.add(event.step, ((event.loss as number | null) ?? NaN) * event.samples, event.samples)
   }).catch(() => {})
-  const metricsLog = createWriteStream(metricsFile, { flags: 'a' })
-  // A full disk must not end the training; what was lost is told with the checkpoints.
-  metricsLog.on('error', () => {})
+  // A disk that refuses must not end the training, but be told.
+  const lineFile = (file: string) =>
+    new LineFile(path.join(directory, file), (message) => report({ event: 'logFailed', file, message }))
+  const metricsLog = lineFile('metrics.jsonl')
   const listeners: Report[] = [listen]
   const tensorboard = config.tensorboard ? new TensorBoardLog(path.join(directory, 'tensorboard')) : undefined
   if (tensorboard) listeners.push((event) => tensorboard.hear(event))
   const log = new QuietLog((event) => {
-    if (!passing.has(event.event)) metricsLog.write(`${JSON.stringify({ time: Date.now(), ...event })}\n`)
+    if (!passing.has(event.event)) metricsLog.write({ time: Date.now(), ...event })
     for (const hear of listeners) hear(event)
   })
   const counters: Report[] = []
@@ -152,6 +153,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
       'Repeat its settings to go on with it, or give this one another --name.',
     )
   }
+  await store.clean()
   await keepConfig(directory, config)
 
   const cluster = new Cluster(report, { verify: config.verify, resumed: saved !== undefined })
@@ -167,16 +169,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     // Whitened images are made with the statistics of the whole set, which are not kept.
     ...(preprocessing.kind === 'none' ? {} : { preprocessing }),
   }
-  const ledger = config.ledger
-    ? createWriteStream(path.join(directory, 'ledger.jsonl'), { flags: 'a' })
-    : undefined
-  ledger?.on('error', (error) => {
-    report({
-      event: 'checkpointFailed',
-      step: training.progress.step,
-      message: `the ledger: ${error.message}`,
-    })
-  })
+  const ledger = config.ledger ? lineFile('ledger.jsonl') : undefined
   const until = config.until === undefined ? undefined : shareOf(config.until)
   const training: Training = new Training({
     config: trainingConfig,
@@ -195,9 +188,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     ...(ledger
       ? {
           used: (step, samples, nodes) => {
-            ledger.write(
-              `${JSON.stringify({ step, epoch: training.progress.epoch, nodes, samples: [...samples] })}\n`,
-            )
+            ledger.write({ step, epoch: training.progress.epoch, nodes, samples: [...samples] })
           },
         }
       : {}),
@@ -276,8 +267,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   listeners.push((event) => dashboard.hear(event))
   const server = new CoordinatorServer(config, { ...hall, dashboard })
   const url = await server.listen().catch(async (error: unknown) => {
-    metricsLog.destroy()
-    ledger?.destroy()
+    await metricsLog.close()
     if (made) await rm(directory, { recursive: true, force: true })
     throw error
   })
@@ -321,17 +311,21 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     savedStep = step
     savedAt = performance.now()
     try {
-      const file = await store.write({
-        ...progress,
-        identity,
-        size: parameterCount,
-        numerics,
-        mixed,
-        network,
-        parameters: parameters.current.values,
-        velocity: training.velocity,
-      })
-      report({ event: 'checkpoint', step, path: file })
+      const file = await store.write(
+        {
+          ...progress,
+          identity,
+          size: parameterCount,
+          numerics,
+          mixed,
+          network,
+          parameters: parameters.current.values,
+          velocity: training.velocity,
+        },
+        // What a run goes on from stands in its ledger: the steps after it are done, and noted, again.
+        () => ledger?.flush() ?? Promise.resolve(),
+      )
+      if (file !== undefined) report({ event: 'checkpoint', step, path: file })
     } catch (error) {
       // Training goes on and the last good checkpoint stays; the next one is tried in its turn.
       report({ event: 'checkpointFailed', step, message: (error as Error).message })
@@ -340,15 +334,22 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
 
   const goBack = async ({ to, rateFactor, reason }: Rewind): Promise<void> => {
     const from = training.progress.step
-    // Nothing was applied since: the step at hand is done again.
-    if (to < from || rateFactor !== 1) {
+    const factor = training.progress.rateFactor * rateFactor
+    if (rateFactor < 1) {
       training.restore((await store.rewind(to)) ?? beginning())
-      training.progress.rateFactor *= rateFactor
+      training.lowerRate(to, factor)
       // At once, so that a run that is resumed has the new rate too.
-      await save()
-    }
+      if (training.progress.step === to) await save()
+    } else if (to < from && factor < 1) {
+      // Whether it was right to lower the rate is in doubt as well.
+      await store.rewind(-1)
+      training.forgetRates()
+      training.restore(beginning())
+    } else if (to < from) training.restore((await store.rewind(to)) ?? beginning())
+    // Otherwise nothing was applied since: the step at hand is done again.
     const { step } = training.progress
-    report({ event: 'rolledBack', from, to: step, rateFactor: training.progress.rateFactor, reason })
+    const now = rateFactor < 1 ? factor : training.progress.rateFactor
+    report({ event: 'rolledBack', from, to: step, rateFactor: now, reason })
   }
 
   return {
@@ -405,8 +406,8 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
       leaving = true
       cluster.dispose()
       await server.close(message, retryAfter)
-      for (const stream of [metricsLog, ledger])
-        if (stream) await new Promise<void>((resolve) => stream.end(() => resolve()))
+      await metricsLog.close()
+      await ledger?.close()
       tensorboard?.close()
     },
   }
@@ -452,7 +453,14 @@ async function keepConfig(directory: string, config: CoordinatorConfig): Promise
   const keys = [...Object.keys(trainingSchema.shape), ...Object.keys(dataSchema.shape)]
   // Where it listened and with which token is not the run's.
   const shown = Object.fromEntries(Object.entries(config).filter(([key]) => keys.includes(key)))
-  if (!(await exists(file))) await writeDurably(file, Buffer.from(`${JSON.stringify(shown, null, 2)}\n`))
+  if (await exists(file)) return
+  await writeDurably(file, Buffer.from(`${JSON.stringify(shown, null, 2)}\n`)).catch((error: Error) => {
+    throw new ConvoyError(
+      'E_RUN',
+      `cannot write ${file}: ${error.message}`,
+      'Make room there, or choose another place with --runs DIR.',
+    )
+  })
 }
 
 function machineHere(): Machine {

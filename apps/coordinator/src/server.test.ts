@@ -3,9 +3,9 @@ import { decodeFrame, encodeFrame, PROTOCOL_VERSION } from '@convoy/protocol'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { WebSocket } from 'ws'
+import { WebSocket, type ClientOptions } from 'ws'
 import { Cluster, type Job } from './cluster.ts'
-import type { RunEvent } from './events.ts'
+import { SILENT, type RunEvent } from './events.ts'
 import { MAX_BEFORE_HELLO, MAX_PENDING, UNASKED } from './limits.ts'
 import type { ParameterFrame } from './parameters.ts'
 import { CoordinatorServer, type Hall } from './server.ts'
@@ -83,8 +83,8 @@ const upgrade = (...headers: string[]) =>
     ...['Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', ...headers, '', ''],
   ].join('\r\n')
 
-async function open(): Promise<WebSocket> {
-  const socket = new WebSocket(url, { headers: { authorization: `Bearer ${token}` } })
+async function open(options: ClientOptions = {}): Promise<WebSocket> {
+  const socket = new WebSocket(url, { ...options, headers: { authorization: `Bearer ${token}` } })
   sockets.push(socket)
   socket.on('error', () => {})
   await new Promise((resolve) => socket.once('open', resolve))
@@ -101,8 +101,8 @@ const answer = (socket: WebSocket) =>
   })
 const closed = (socket: WebSocket) => new Promise((resolve) => socket.once('close', resolve))
 
-async function join(name: string): Promise<WebSocket> {
-  const socket = await open()
+async function join(name: string, options?: ClientOptions): Promise<WebSocket> {
+  const socket = await open(options)
   socket.send(encodeFrame(hello(name)))
   expect(await answer(socket)).toMatchObject({ kind: 'welcome' })
   return socket
@@ -142,6 +142,19 @@ describe('a peer without the token', () => {
     await join('a')
     expect(refused.get('E_BUSY')).toBeGreaterThanOrEqual(1)
     expect(cluster.size).toBe(1)
+  })
+})
+
+describe('a peer that keeps silent', () => {
+  it('goes after a while, whatever it leaves out, and a worker by its name', async () => {
+    const over = [plain(''), plain('GET / HTTP/1.1\r\nHost: x\r\n'), open().then(closed)]
+    // It is joined, and does not answer pings any more.
+    const worker = await join('paused', { autoPong: false })
+    const lost = closed(worker)
+    await Promise.all(over)
+    expect(refused.get('E_HANDSHAKE')).toBe(3)
+    await lost
+    expect(events.at(-1)).toMatchObject({ event: 'workerLeft', worker: 'paused', reason: SILENT })
   })
 })
 
@@ -199,6 +212,31 @@ describe('a peer with the token', () => {
     }
   })
 
+  it('is set aside after three such answers in a row, for twice as long each time, and gets no work', async () => {
+    const [bad, good] = [await join('bad'), await join('good')]
+    const wrong = encodeFrame({ kind: 'evaluation', id: 7, step: 1, lo: 0, hi: 1, seconds: 1 })
+    for (let i = 0; i < 9; i++) {
+      bad.send(wrong)
+      await answer(bad)
+    }
+    expect(events.filter(({ event }) => event === 'setAside')).toEqual(
+      [10, 20, 40].map((seconds) => ({ event: 'setAside', worker: 'bad', seconds, code: 'E_NOT_ASKED' })),
+    )
+    for (const socket of [bad, good]) {
+      answerWork(socket)
+      socket.send(encodeFrame({ kind: 'ready' }))
+    }
+    while ([...cluster.members].some(({ state }) => state !== 'ready')) await sleep(5)
+    const by: string[] = []
+    expect(
+      await cluster.compute(
+        gradientJob(1, (_, worker) => by.push(worker)),
+        frame,
+      ),
+    ).toBe(true)
+    expect(new Set(by)).toEqual(new Set(['good']))
+  })
+
   it('makes nothing grow by names that it makes up', async () => {
     for (let i = 0; i < 3_000; i += 100) {
       const some = await Promise.all(Array.from({ length: 100 }, (_, k) => join(`w${i + k}`)))
@@ -210,6 +248,33 @@ describe('a peer with the token', () => {
   })
 })
 
+/** Parameters to compute with. */
+const frame = {
+  version: 1,
+  bytes: encodeFrame({ kind: 'parameters', step: 1 }),
+  retain() {},
+  release() {},
+} as ParameterFrame
+
+/** A gradient of three leaves; `accept` may throw. */
+const gradientJob = (step: number, accept: (node: string, worker: string) => void): Job => ({
+  ...{ task: 'gradient', planned: true, largest: 64, epoch: 0, step, units: 3 },
+  samples: (lo, hi) => hi - lo,
+  encoding: () => 'float32',
+  request: () => ({ pixels: 'none', payloads: [] }),
+  accept: ({ lo, hi }, _, worker) => accept(`${lo}-${hi}`, worker),
+})
+
+/** Has a worker answer what it is asked, after so many milliseconds. */
+const answerWork = (socket: WebSocket, wait = 0) =>
+  socket.on('message', (data) => {
+    const { header } = decodeFrame(data as Buffer)
+    const { kind, id, step, lo, hi, count } = header as Record<string, number | string>
+    if (kind !== 'work') return
+    const result = { kind: 'gradient', id, step, lo, hi, count, loss: 1, correct: 0, seconds: 0 }
+    setTimeout(() => socket.send(encodeFrame(result)), wait)
+  })
+
 describe('peers that answer NaN', () => {
   it('do not make a training diverge that a worker with good answers does not', async () => {
     const honest = await join('honest')
@@ -217,34 +282,14 @@ describe('peers that answer NaN', () => {
     let diverged = 0
     cluster.onNotFinite = () => diverged++
     let given: string[] = []
-    const frame = {
-      version: 1,
-      bytes: encodeFrame({ kind: 'parameters', step: 1 }),
-      retain() {},
-      release() {},
-    } as ParameterFrame
-    const job = (step: number): Job => ({
-      ...{ task: 'gradient', planned: true, largest: 64, epoch: 0, step, units: 3 },
-      samples: (lo, hi) => hi - lo,
-      encoding: () => 'float32',
-      request: () => ({ pixels: 'none', payloads: [] }),
-      accept({ kind, lo, hi }, _, worker) {
-        if (kind !== 'gradient') throw new Error(kind)
+    const job = (step: number) =>
+      gradientJob(step, (node, worker) => {
         if (worker !== 'honest') throw new ConvoyError('E_NOT_FINITE', 'NaN', '')
-        given.push(`${lo}-${hi}`)
-      },
-    })
-    const work = (socket: WebSocket, wait = 0) =>
-      socket.on('message', (data) => {
-        const { header } = decodeFrame(data as Buffer)
-        const { kind, id, step, lo, hi, count } = header as Record<string, number | string>
-        if (kind !== 'work') return
-        const result = { kind: 'gradient', id, step, lo, hi, count, loss: 1, correct: 0, seconds: 0 }
-        setTimeout(() => socket.send(encodeFrame(result)), wait)
+        given.push(node)
       })
-    work(honest, 50)
-    work(one)
-    work(two)
+    answerWork(honest, 50)
+    answerWork(one)
+    answerWork(two)
     // The first step proves the honest one; the others come then, and are much faster.
     honest.send(encodeFrame({ kind: 'ready' }))
     expect(await cluster.compute(job(1), frame)).toBe(true)

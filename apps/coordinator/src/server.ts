@@ -20,6 +20,7 @@ import { WebSocketServer, type WebSocket } from 'ws'
 import type { Cluster } from './cluster.ts'
 import type { ServerConfig } from './config.ts'
 import type { Dashboard } from './dashboard/dashboard.ts'
+import { SILENT } from './events.ts'
 import {
   Budget,
   dismiss,
@@ -295,7 +296,9 @@ export class CoordinatorServer {
     // Silence is watched by looking at a clock on each beat, so that a message costs no timer.
     let heard = performance.now()
     const watch = setInterval(() => {
-      if (performance.now() - heard > SILENCE) socket.terminate()
+      if (performance.now() - heard <= SILENCE) return
+      if (member) this.#hall.cluster.leave(member, SILENT)
+      socket.terminate()
     }, HEARTBEAT)
     watch.unref()
     socket.on('ping', spend)

@@ -33,6 +33,8 @@ export interface Progress {
   seconds: number
   /** What the schedule's rate is multiplied by. */
   rateFactor: number
+  /** The step from which on that is so; undefined where the rate was never lowered. */
+  loweredAt?: number | undefined
   guard: GuardState
 }
 
@@ -84,7 +86,11 @@ export type State = Pick<Checkpoint, 'parameters' | 'velocity'> & Partial<Progre
 function progressOf(start: State): Progress {
   const { step = 0, epoch = 0, epochLoss = 0, epochCorrect = 0, epochSamples = 0, seconds = 0 } = start
   const { rateFactor = 1, guard = { sum: 0, samples: 0, windows: 0, best: null } } = start
-  return { step, epoch, epochLoss, epochCorrect, epochSamples, seconds, rateFactor, guard: { ...guard } }
+  const { loweredAt } = start
+  return {
+    ...{ step, epoch, epochLoss, epochCorrect, epochSamples, seconds, rateFactor, loweredAt },
+    guard: { ...guard },
+  }
 }
 
 /** The schedule that a config describes. */
@@ -133,6 +139,8 @@ export class Training {
   #stopped = false
   #rewind: Rewind | undefined
   #diverged: ConvoyError | undefined
+  /** At which steps this session lowered the rate, and to which factor. */
+  readonly #lowered = new Map<number, number>()
 
   constructor(input: TrainingInput) {
     const { config, dataset, model, start } = input
@@ -181,6 +189,29 @@ export class Training {
     this.#takeUp()
   }
 
+  /**
+   * Has the schedule's rate multiplied by `factor` from step `at` on. Where the present state is an earlier one, since the disk
+   * refused the later, the steps up to there are repeated as they were.
+   */
+  lowerRate(at: number, factor: number): void {
+    for (const step of this.#lowered.keys()) if (step > at) this.#lowered.delete(step)
+    this.#lowered.set(at, factor)
+    this.#lowerWhenDue()
+  }
+
+  #lowerWhenDue(): void {
+    const { progress } = this
+    const factor = this.#lowered.get(progress.step)
+    if (factor === undefined) return
+    progress.rateFactor = factor
+    progress.loweredAt = progress.step
+  }
+
+  /** As if the rate had never been lowered. */
+  forgetRates(): void {
+    this.#lowered.clear()
+  }
+
   /** v, float32, one for each parameter; 0 for those that are frozen. */
   get velocity(): Float32Array {
     const { velocity } = this.optimizer
@@ -222,6 +253,11 @@ export class Training {
     this.#ledger.begin(epochOrder(config.seed, epoch, dataset.train.count).subarray(0, epochSamples))
     this.#guard.state = guard
     this.#tests = this.#tests.filter((test) => test.step <= step)
+  }
+
+  /** Whether an epoch has just ended. */
+  get #between(): boolean {
+    return this.progress.step > 0 && this.progress.epochSamples === 0
   }
 
   /** Whether every update that was asked for is done. */
@@ -266,8 +302,13 @@ export class Training {
       this.#input.convergence.decide({ verdict, reason: `The training went wrong, ${message}: ${advice}.` }),
     )
     if (config.onDivergence === 'rollback' && rateFactor > 2 ** -MOST_HALVINGS) {
-      // Of a start that never learned there is no good state but the first.
-      const to = reason === 'deadStart' ? 0 : epoch * this.stepsPerEpoch
+      const { stepsPerEpoch, progress } = this
+      // Where a test found it, the epoch's end is no good state; nor is one that was gone back to already.
+      const end = (this.#between ? epoch - 1 : epoch) * stepsPerEpoch
+      const { loweredAt = -1 } = progress
+      const good = loweredAt >= end ? Math.max(0, loweredAt - stepsPerEpoch) : end
+      // Of a start that never learned there is none but the first.
+      const to = reason === 'deadStart' ? 0 : good
       this.#rewind = { to, rateFactor: 0.5, reason: message }
     } else {
       this.#diverged = new ConvoyError(
@@ -299,16 +340,16 @@ export class Training {
     const { config, dataset, evaluateEvery } = this.#input
     const { progress } = this
     const due = () => evaluateEvery > 0 && progress.epoch % evaluateEvery === 0
+    const wrong = () => this.#rewind !== undefined || this.#diverged !== undefined
     // A session that ended between an epoch's last step and its test left that to this one.
-    const between = progress.step > 0 && progress.epochSamples === 0
-    if (between && this.testAccuracy === undefined && (due() || this.finished)) await this.evaluate()
-    while (!this.finished && !this.#stopped) {
+    if (this.#between && this.testAccuracy === undefined && (due() || this.finished)) await this.evaluate()
+    while (!this.finished && !this.#stopped && !wrong()) {
       const order = epochOrder(config.seed, progress.epoch, dataset.train.count)
       while (!this.finished) {
         const inEpoch = progress.step - progress.epoch * this.stepsPerEpoch
         const [lo, hi] = batchRange(inEpoch, dataset.train.count, this.batchSize)
         const done = await this.#step(order.subarray(lo, hi))
-        if (!done || this.#rewind || this.#diverged) return
+        if (!done || wrong()) return
         const epochEnded = inEpoch + 1 === this.stepsPerEpoch
         if (epochEnded) this.#endEpoch()
         afterStep(epochEnded)
@@ -323,6 +364,7 @@ export class Training {
     const { cluster, report } = this.#input
     const { progress, parameters } = this
     const begun = performance.now()
+    this.#lowerWhenDue()
     const batch = this.#batch.begin(ids, progress)
     if (!(await cluster.compute(batch, parameters.current))) return false
     const computed = performance.now()

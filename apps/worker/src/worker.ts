@@ -114,7 +114,10 @@ export class Worker {
     if (this.#socket?.readyState === WebSocket.OPEN) {
       const drained = new Promise<void>((resolve) => (this.#drained = resolve))
       this.#order({ kind: 'drain' })
-      await Promise.race([drained, sleep(1000 * this.#config.grace, undefined, { ref: false })])
+      const { grace } = this.#config
+      const late = sleep(1000 * grace, 'late' as const, { ref: false })
+      if ((await Promise.race([drained, late])) === 'late')
+        this.#log(`the work at hand was not finished within ${grace} s; others do it`)
     }
     this.#socket?.close(1000)
     this.#socket = undefined
@@ -151,7 +154,9 @@ export class Worker {
       this.#socket = socket
       let heard = performance.now()
       const watch = setInterval(() => {
-        if (connected && performance.now() - heard > SILENCE) socket.terminate()
+        if (!connected || performance.now() - heard <= SILENCE) return
+        this.#log(`the coordinator was silent for ${SILENCE / 1000} s`)
+        socket.terminate()
       }, HEARTBEAT)
       socket.on('open', () => {
         connected = true

@@ -1,5 +1,5 @@
 import { ConvoyError } from '@convoy/errors'
-import { list, type ReadEntry } from 'tar'
+import type { ReadEntry } from 'tar'
 
 /** A file of an archive or folder: its path within, with `/`, and how to read it. */
 export interface SourceFile {
@@ -14,6 +14,8 @@ export interface SourceFile {
 export async function readArchive(file: string, wanted: (path: string) => boolean): Promise<SourceFile[]> {
   const files: SourceFile[] = []
   let entries = 0
+  // Not before it is needed: a worker that joins has no archive to read, and should cost its neighbours nothing.
+  const { list } = await import('tar')
   try {
     await list({
       file,

@@ -174,8 +174,21 @@ function checkVersion(frame: Frame, kind: string): void {
   }
 }
 
-/** Takes apart and checks a frame from a worker. Throws E_FRAME, E_MESSAGE, E_TOO_LARGE or E_PROTOCOL_VERSION. */
+/**
+ * Takes apart and checks a frame from a worker. Throws E_FRAME, E_MESSAGE, E_TOO_LARGE or E_PROTOCOL_VERSION, without a stack:
+ * making them took a fifth of the time of a coordinator that was flooded with what is malformed.
+ */
 export function readWorkerMessage(bytes: Uint8Array): Received<WorkerMessage> {
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0
+  try {
+    return read(bytes)
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit
+  }
+}
+
+function read(bytes: Uint8Array): Received<WorkerMessage> {
   const frame = decodeFrame(bytes, MAX_WORKER_HEADER)
   checkVersion(frame, 'hello')
   const received = check(workerMessage, frame)

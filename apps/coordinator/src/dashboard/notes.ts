@@ -71,6 +71,8 @@ export function noteOf(event: RunEvent): Pick<LiveNote, 'kind' | 'text'> | undef
       return { kind: 'fault', text: `A checkpoint was not written: ${event.message}` }
     case 'checkpointPassedOver':
       return { kind: 'fault', text: `A bad checkpoint was passed over: ${event.message}` }
+    case 'logFailed':
+      return { kind: 'fault', text: `${event.file} was not written: ${event.message}` }
     case 'verdict':
       return { kind: 'verdict', text: `Now ${verdictText(event.verdict)}. ${event.reason}` }
     case 'done':

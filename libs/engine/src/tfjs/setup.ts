@@ -7,7 +7,7 @@ import { arch, platform } from 'node:os'
 import path from 'node:path'
 import { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { openPromise, type Entry, type ZipFile } from 'yauzl'
+import type { Entry, ZipFile } from 'yauzl'
 import { PACKAGES, SETUP_RECORD, tensorflowFolder } from './libtensorflow.ts'
 
 /**
@@ -250,6 +250,7 @@ async function wheelAddress(page: string, file: string): Promise<string> {
 async function unpack(file: string, deps: string, progress: (text: string) => void): Promise<void> {
   let zip: ZipFile
   try {
+    const { openPromise } = await import('yauzl')
     zip = await openPromise(file)
     for await (const entry of zip.eachEntry()) {
       const library = LIBRARIES.exec(entry.fileName)?.[1]
