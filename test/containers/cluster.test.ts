@@ -59,7 +59,7 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
     )
     chmodSync(`${tls}/tls.key`, 0o644)
     network = await new containers.Network().start()
-  }, 600_000)
+  }, 900_000)
 
   afterAll(async () => {
     await engine?.close()
