@@ -83,6 +83,19 @@ describe('SIGTERM', () => {
     expect(shared).toHaveLength(1)
   })
 
+  it('ends a worker with 0 though its coordinator stands still', async () => {
+    const run = coordinator('--epochs', '1000', '--name', 'still', '--port', '0')
+    const url = (await run.until((one) => one.event('listening')))['url'] as string
+    const worker = new Convoy(['worker', '--coordinator', url, '--grace', '1'])
+    await run.until((one) => steps(one).length >= 2)
+    run.child.kill('SIGSTOP')
+    worker.child.kill('SIGTERM')
+    // It would wait 30 s for the connection's closing to be answered; a pod is killed after 20.
+    const waited = await Promise.race([worker.ended, sleep(20_000, 'still there')])
+    run.child.kill('SIGKILL')
+    expect(waited).toBe(0)
+  })
+
   it('ends a coordinator with a checkpoint and 0; its workers wait for the next one, to the same bits', async () => {
     const first = coordinator('--epochs', '3', '--name', 'moved', '--port', '0')
     const url = (await first.until((run) => run.event('listening')))['url'] as string

@@ -50,6 +50,9 @@ try {
   counts.passed += numPassedTests
   counts.failed += numFailedTests
   counts.skipped += numPendingTests + numTodoTests
+  for (const { assertionResults } of testResults)
+    for (const { status, fullName } of assertionResults)
+      if (status !== 'passed' && status !== 'failed') console.log(`skipped: ${fullName}`)
   // A file that cannot be loaded has no tests to fail; it fails all the same.
   if (!ok && numFailedTests === 0)
     counts.failed += Math.max(1, testResults.filter(({ status }) => status === 'failed').length)

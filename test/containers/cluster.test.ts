@@ -10,31 +10,22 @@ import { stringify } from 'yaml'
 import type { Manifest } from '../manifests/check.ts'
 import { copyManifests, noKubectl, render } from '../manifests/render.ts'
 import { Convoy, scratch, type Line } from '../convoy.ts'
-import { buildImage, canShape, findEngine, shapeLink } from './engine.ts'
+import { buildImage, canShape, findEngine, pause, shapeLink } from './engine.ts'
 
-// They build images and take minutes: `npm run test:containers` asks for them.
-const { engine, reason } = process.env['CONVOY_TEST_CONTAINERS']
-  ? await findEngine()
-  : { engine: undefined, reason: 'npm run test:containers runs these' }
+const { engine, reason } = await findEngine()
 const { folder, remove } = scratch()
 const images = process.env['CONVOY_DATA']
 const shaped = canShape()
 
+/** Prints a duration, for docs/figures.md: nothing here judges by it. */
+const note = (what: string, from: number, to = Date.now()) =>
+  console.log(`${what}: ${((to - from) / 1000).toFixed(2)} s`)
+
 /** What both the cluster in containers and its undisturbed twin are given. */
 const training = [
-  ...[
-    '--limit-train',
-    '4096',
-    '--limit-test',
-    '256',
-    '--width',
-    '0.25',
-    '--epochs',
-    '200',
-    '--evaluate-every',
-    '0',
-  ],
-  ...['--batch-size', '256', '--flip', '--shift', '4', '--learning-rate', '0.01', '--clip-norm', '1'],
+  ...['--limit-train', '2048', '--limit-test', '256', '--width', '0.25', '--epochs', '1000'],
+  ...['--evaluate-every', '0', '--batch-size', '128', '--micro-batch', '8'],
+  ...['--flip', '--shift', '4', '--learning-rate', '0.01', '--clip-norm', '1'],
 ]
 const token = 'a-token-for-containers'
 
@@ -51,22 +42,24 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
 
   beforeAll(async () => {
     containers = await import('testcontainers')
+    const building = Date.now()
     coordinatorImage = buildImage(engine!, 'coordinator')
     workerImage = buildImage(engine!, 'worker')
+    note('building or finding the images', building)
     for (const place of [runs, cache, tls]) mkdirSync(place, { recursive: true })
     for (const place of [folder, runs]) chmodSync(place, 0o777)
     execFileSync(
       'openssl',
       [
         ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'],
-        ...['-subj', `/CN=${name}`, '-addext', `subjectAltName=DNS:${name}`],
+        ...['-subj', `/CN=${name}`, '-addext', `subjectAltName=DNS:${name},DNS:${name}-stopped`],
         ...['-keyout', `${tls}/tls.key`, '-out', `${tls}/tls.crt`],
       ],
       { stdio: 'pipe' },
     )
     chmodSync(`${tls}/tls.key`, 0o644)
     network = await new containers.Network().start()
-  }, 600_000)
+  }, 900_000)
 
   afterAll(async () => {
     await engine?.close()
@@ -85,10 +78,13 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
       .map((line) => JSON.parse(line) as Line)
   }
   const all = (run: string, event: string) => told(run).filter((line) => line.event === event)
+  /** When something was told last. */
+  const timeOf = (run: string, event: string) => Number(all(run, event).at(-1)?.['time'])
   const stepOf = (run: string) => Number(all(run, 'step').at(-1)?.['step'] ?? 0)
-  const until = async (what: string, ready: () => boolean, seconds = 60) => {
+  const until = async (what: string, ready: () => boolean) => {
+    // What takes seconds on an idle machine may take a minute on a busy one.
     for (const start = Date.now(); !ready(); await sleep(100))
-      if (Date.now() - start > 1000 * seconds) throw new Error(`waited ${seconds} s for ${what}`)
+      if (Date.now() - start > 180_000) throw new Error(`waited 3 minutes for ${what}`)
   }
   const moreSteps = async (run: string, count: number) => {
     const from = stepOf(run)
@@ -97,7 +93,12 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
   const workersOf = (run: string) =>
     Number(told(run).findLast(({ workers }) => workers !== undefined)?.['workers'] ?? 0)
 
-  const startCoordinator = (run: string, called: string, environment: Record<string, string>) => {
+  const startCoordinator = (
+    run: string,
+    called: string,
+    environment: Record<string, string>,
+    args: readonly string[] = training,
+  ) => {
     const mounts = [
       { source: runs, target: '/runs' },
       { source: cache, target: '/cache', mode: 'ro' as const },
@@ -118,32 +119,34 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
         CONVOY_CHECKPOINT_EVERY: '2',
         ...environment,
       })
-      .withCommand([...training, '--json'])
+      .withCommand([...args, '--json'])
       .withExposedPorts(7311)
       .withWaitStrategy(containers.Wait.forLogMessage(/"event":"listening"/))
+      .withStartupTimeout(180_000)
       .start()
   }
   const secured = { CONVOY_TLS_CERT: '/tls/tls.crt', CONVOY_TLS_KEY: '/tls/tls.key' }
-  const startWorker = (worker: string) =>
+  const startWorker = (worker: string, coordinator = name) =>
     new containers.GenericContainer(workerImage)
       .withName(`${worker}-${process.pid}`)
       .withNetwork(network)
       .withBindMounts([{ source: tls, target: '/tls', mode: 'ro' }])
       .withTmpFs({ '/tmp': 'rw' })
       .withEnvironment({
-        CONVOY_COORDINATOR: `wss://${name}:7311`,
+        CONVOY_COORDINATOR: `wss://${coordinator}:7311`,
         CONVOY_TOKEN: token,
         CONVOY_TLS_CA: '/tls/tls.crt',
         CONVOY_WORKER_NAME: worker,
       })
       .withWaitStrategy(containers.Wait.forLogMessage(/looking for the coordinator/))
+      .withStartupTimeout(180_000)
       .start()
 
   /** What Prometheus would see, over TLS. */
-  const scrape = (port: number) =>
+  const scrape = (port: number, servername = name) =>
     new Promise<string>((resolve, reject) => {
       const ca = readFileSync(`${tls}/tls.crt`)
-      const request = get({ host: '127.0.0.1', port, path: '/metrics', ca, servername: name }, (answer) => {
+      const request = get({ host: '127.0.0.1', port, path: '/metrics', ca, servername }, (answer) => {
         let text = ''
         answer.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
         answer.on('end', () => resolve(text))
@@ -172,6 +175,68 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
       ],
     ]).done()
 
+  it('a stopped worker hands back its work within 5 s, a stopped coordinator keeps a checkpoint within 10 s', async () => {
+    const run = 'stopped'
+    const called = `${name}-stopped`
+    const asked = Date.now()
+    const coordinator = await startCoordinator(run, called, secured, [
+      ...[
+        '--limit-train',
+        '2048',
+        '--limit-test',
+        '256',
+        '--batch-size',
+        '64',
+        '--micro-batch',
+        '8',
+        '--ledger',
+      ],
+      // At full width, and a request a leaf: a stop finds one at hand and others to hand back.
+      ...['--wire', 'bf16', '--wire-leaves', '1'],
+    ])
+    note('start of a coordinator to its listening', asked)
+    // One worker at a time: nobody else may repeat what one is late with, which would count as wasted.
+    for (const worker of ['first', 'second']) {
+      const [started, from] = [Date.now(), stepOf(run)]
+      const container = await startWorker(worker, called)
+      await until('it to join', () => workersOf(run) === 1)
+      note('start of a worker to its joining', started, timeOf(run, 'workerJoined'))
+      await until('its first step', () => stepOf(run) > from)
+      note('the same to the end of its first step of 64 images at full width', started, timeOf(run, 'step'))
+      await moreSteps(run, 2)
+      // Anywhere within a step, not where the end of one was just told.
+      await sleep(1_000 * Math.random())
+      const signalled = Date.now()
+      expect(stop(container, 5)).toBe(0)
+      note('docker stop of a worker', signalled)
+      await until('it to be gone', () => workersOf(run) === 0)
+    }
+    const steps = stepOf(run)
+    const metrics = await scrape(coordinator.getMappedPort(7311), called)
+    const total = (metric: string) =>
+      [...metrics.matchAll(new RegExp(`^${metric}(?:{.*})? (\\d+)$`, 'gm'))].reduce(
+        (sum, [, value]) => sum + Number(value),
+        0,
+      )
+    expect(total('convoy_wasted_samples_total')).toBe(0)
+    expect(total('convoy_samples_total')).toBe(64 * steps)
+    // Beyond that it is only what the second gave to the step that it left unfinished.
+    const begun = total('convoy_worker_samples_total') - 64 * steps
+    expect(begun).toBeGreaterThanOrEqual(0)
+    expect(begun).toBeLessThan(64)
+
+    const signalled = Date.now()
+    expect(stop(coordinator, 10)).toBe(0)
+    note('docker stop of a coordinator', signalled)
+    expect(existsSync(path.join(runs, run, 'checkpoints', `step-${steps}.convoy`))).toBe(true)
+    const ledger = readFileSync(path.join(runs, run, 'ledger.jsonl'), 'utf8')
+      .trimEnd()
+      .split('\n')
+    const used = ledger.flatMap((line) => (JSON.parse(line) as { samples: number[] }).samples)
+    expect(ledger).toHaveLength(steps)
+    expect(new Set(used).size).toBe(64 * steps)
+  }, 600_000)
+
   it(`gives the same bits through every disturbance${shaped ? '' : ' (no slow link: that needs root, nsenter and tc)'}`, async () => {
     // Converts the data set once, for both.
     if (images) {
@@ -185,7 +250,9 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
     await moreSteps(run, 5)
 
     // 2 → 5, one of them behind 8 Mbit/s.
-    const [three, four, five] = await Promise.all(['three', 'four', 'five'].map(startWorker))
+    const [three, four, five] = await Promise.all(
+      ['three', 'four', 'five'].map((worker) => startWorker(worker)),
+    )
     if (shaped) shapeLink(engine!, three.getId(), 8)
     await until('five workers', () => workersOf(run) === 5)
     await moreSteps(run, 5)
@@ -195,7 +262,7 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
 
     // One is cut off and one stands still, both for 20 s: as long as it takes to be given up.
     engine!.run('network', 'disconnect', network.getName(), four.getId())
-    engine!.run('pause', five.getId())
+    await pause(engine!, five.getId())
     const faultsEnd = Date.now() + 20_000
     await moreSteps(run, 5)
 
@@ -205,7 +272,7 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
     await moreSteps(run, 5)
     engine!.run('kill', '-s', 'KILL', coordinator.getId())
     const before = stepOf(run)
-    await coordinator.restart().catch(() => undefined)
+    engine!.run('start', coordinator.getId())
     await until('the coordinator to go on', () => all(run, 'start').length === 2)
     const resumed = all(run, 'start')[1]
     expect(resumed['resumedAt']).toBeGreaterThan(0)
@@ -218,10 +285,11 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
     const joined = (worker: string) =>
       all(run, 'workerJoined').filter((line) => line['worker'] === worker).length
     await until('both to come back', () => joined('four') >= 2 && joined('five') >= 2)
+    await until('four workers', () => workersOf(run) === 4)
     await moreSteps(run, 5)
 
-    // 5 → 1: each hands back what it has and ends well in time.
-    for (const worker of [three, four, five]) expect(stop(worker, 5)).toBe(0)
+    // To 1: each hands back what it has and ends well before a pod would be killed.
+    for (const worker of [three, four, five]) expect(stop(worker, 20)).toBe(0)
     await until('one worker', () => workersOf(run) === 1)
     await moreSteps(run, 5)
 
@@ -238,10 +306,10 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
     const steps = Number(done['step'])
     expect(existsSync(path.join(runs, run, 'checkpoints', `step-${steps}.convoy`))).toBe(true)
     // Without a coordinator to hand work back to, one may first have to give up looking up its name.
-    for (const worker of [one, six, seven]) expect(stop(worker, 10)).toBe(0)
+    for (const worker of [one, six, seven]) expect(stop(worker, 20)).toBe(0)
 
     expect((await undisturbed(steps))['parametersSha256']).toBe(done['parametersSha256'])
-  }, 420_000)
+  }, 900_000)
 
   const unplayable = engine?.command !== 'podman' ? 'only podman plays manifests' : noKubectl
   it.skipIf(unplayable)(
@@ -283,17 +351,31 @@ describe.skipIf(reason)(`in containers${reason ? ` (skipped: ${reason})` : ''}`,
           }
         }
         await until('three ready workers', () => workers.every(ready))
+        engine!.run('kube', 'down', file)
+        await until('their leaving', () => workersOf(run) === 0)
         expect(stop(coordinator, 10)).toBe(0)
         const done = told(run).at(-1)!
         const bare = await undisturbed(Number(done['step']))
         expect(done['parametersSha256']).toBe(bare['parametersSha256'])
       } finally {
-        engine!.run('kube', 'down', file)
         engine!.run('secret', 'rm', secret.metadata.name)
       }
     },
-    240_000,
+    600_000,
   )
+
+  it('the images are small, and hold no build tools', () => {
+    for (const image of [coordinatorImage, workerImage]) {
+      const size = Number(engine!.run('image', 'inspect', '-f', '{{.Size}}', image)) / 1e6
+      console.log(`${image}: ${size.toFixed(0)} MB`)
+      expect(size).toBeLessThan(350)
+      const found = engine!.run(
+        ...['run', '--rm', '--network', 'none', '--entrypoint', 'sh', image, '-c'],
+        'id -u; command -v npm npx corepack gcc g++ make python3 git; true',
+      )
+      expect(found).toBe('1000\n')
+    }
+  })
 
   it('a worker that was promised a GPU ends and says why it will not compute', () => {
     const args = ['run', '--rm', '--network', 'none', '-e', 'CONVOY_ENGINE=auto', '-e', 'CONVOY_GPU=true']

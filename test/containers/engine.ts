@@ -38,11 +38,19 @@ const has = (program: string) => spawnSync('sh', ['-c', `command -v ${program}`]
  */
 export async function findEngine(): Promise<Found> {
   if (spawnSync('docker', ['info'], { stdio: 'ignore' }).status === 0) {
-    return { engine: { command: 'docker', run: commandLine('docker', process.env), close: async () => {} } }
+    const engine: ContainerEngine = {
+      command: 'docker',
+      run: commandLine('docker', process.env),
+      close: async () => {},
+    }
+    const base = baseImage()
+    if (inStore(engine, base) || pulled(engine, base)) return { engine }
+    return { reason: `no registry gives ${base}` }
   }
   if (!has('podman')) return { reason: 'neither a Docker engine nor podman' }
   if (process.getuid?.() !== 0) return { reason: 'no Docker engine, and podman needs root here' }
-  for (const program of ['runc', 'busybox']) if (!has(program)) return { reason: `podman needs ${program}` }
+  for (const program of ['runc', 'busybox', 'setpriv'])
+    if (!has(program)) return { reason: `podman needs ${program}` }
 
   // Images stay between runs of the tests, like Docker's; containers do not.
   const folder = path.join(tmpdir(), 'convoy-podman')
@@ -69,32 +77,60 @@ runroot = "${folder}/run"
     ...process.env,
     CONTAINERS_CONF: path.join(folder, 'containers.conf'),
     CONTAINERS_STORAGE_CONF: path.join(folder, 'storage.conf'),
+    // Where it unpacks what it builds and imports.
+    TMPDIR: folder,
   }
   const run = commandLine('podman', environment)
-  const clean = () => {
-    // The first may fail once where the last run was killed.
-    for (const args of [
-      ['pod', 'rm', '-af'],
-      ['rm', '-af'],
-      ['rm', '-af'],
-      ['network', 'prune', '-f'],
-    ])
-      spawnSync('podman', args, { env: environment, stdio: 'ignore' })
-  }
   try {
     run('info')
   } catch (error) {
     return { reason: `podman does not work here: ${(error as Error).message.trim().split('\n').at(-1)}` }
   }
+  // The storage is of one run of the tests at a time. A run that was killed left its number, its containers, but no
+  // service: that ends with who started it.
+  const owner = path.join(folder, 'owner')
+  const owned = () => {
+    const pid = existsSync(owner) ? Number(readFileSync(owner, 'utf8')) : 0
+    return pid > 0 && pid !== process.pid && existsSync(`/proc/${pid}`)
+  }
+  for (let waited = 0; owned(); waited++) {
+    if (waited > 600) return { reason: 'another run of these tests has held the containers for 10 minutes' }
+    await sleep(1_000)
+  }
+  writeFileSync(owner, String(process.pid))
+  const clean = () => {
+    // The first may fail once where the last run was killed.
+    for (const args of [
+      ['pod', 'rm', '-af'],
+      ['rm', '-af', '-t', '0'],
+      ['rm', '-af', '-t', '0'],
+      ['network', 'prune', '-f'],
+      ['secret', 'rm', '-a'],
+    ])
+      spawnSync('podman', args, { env: environment, stdio: 'ignore' })
+  }
   clean()
   const socket = path.join(folder, 'podman.sock')
   rmSync(socket, { force: true })
-  const service = spawn('podman', ['system', 'service', '--time=0', `unix://${socket}`], {
-    env: environment,
-    stdio: 'ignore',
-  })
+  const service = spawn(
+    'setpriv',
+    ['--pdeathsig', 'TERM', 'podman', 'system', 'service', '--time=0', `unix://${socket}`],
+    { env: environment, stdio: 'ignore' },
+  )
+  const over = new Promise<void>((resolve) => service.once('close', () => resolve()))
+  const close = async () => {
+    clean()
+    service.kill()
+    await over
+    // podman keeps its storage mounted on itself.
+    spawnSync('umount', [path.join(folder, 'images', 'overlay')], { stdio: 'ignore' })
+    rmSync(owner, { force: true })
+  }
   for (let waited = 0; !existsSync(socket); waited++) {
-    if (waited > 100) return { reason: 'the service of podman does not start' }
+    if (waited > 600) {
+      await close()
+      return { reason: 'the service of podman does not start' }
+    }
     await sleep(100)
   }
   Object.assign(process.env, {
@@ -102,11 +138,13 @@ runroot = "${folder}/run"
     TESTCONTAINERS_RYUK_DISABLED: 'true',
     TESTCONTAINERS_HOST_OVERRIDE: '127.0.0.1',
   })
-  const close = async () => {
-    clean()
-    service.kill()
+  const engine: ContainerEngine = { command: 'podman', run, close }
+  const base = baseImage()
+  if (!inStore(engine, base) && !pulled(engine, base) && !has('mmdebstrap')) {
+    await close()
+    return { reason: `no registry gives ${base}, and there is no mmdebstrap to put one together` }
   }
-  return { engine: { command: 'podman', run, close } }
+  return { engine }
 }
 
 function commandLine(command: string, env: NodeJS.ProcessEnv) {
@@ -134,11 +172,11 @@ function baseImage(): string {
 /**
  * Builds an image from the project's own Dockerfile and gives its name.
  *
- * Where the registry cannot be reached, its base image is put together from Debian's packages and this machine's Node.js.
+ * Where no registry gave its base image, that is put together from Debian's packages and this machine's Node.js.
  */
 export function buildImage(engine: ContainerEngine, target: 'coordinator' | 'worker'): string {
   const base = baseImage()
-  if (!inStore(engine, base) && !pulled(engine, base)) assembleBase(engine, base)
+  if (!inStore(engine, base)) assembleBase(engine, base)
   const name = `localhost/convoy-${target}:test`
   // The host's network: what npm and apt reach here, they reach in there.
   engine.run(
@@ -214,6 +252,19 @@ CMD ["node"]
 /** Whether this process may limit the links of containers (`nsenter` and `tc` as root on the engine's own machine). */
 export function canShape(): boolean {
   return process.getuid?.() === 0 && ['nsenter', 'tc', 'ip'].every(has)
+}
+
+/** Freezes a container. runc gives up where its processes start others just then, or the machine is busy: it is asked again. */
+export async function pause(engine: ContainerEngine, container: string): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      engine.run('pause', container)
+      return
+    } catch (error) {
+      if (tries === 20) throw error
+      await sleep(500)
+    }
+  }
 }
 
 /** Limits what a container sends and what it is sent, in Mbit/s each way: both ends of its virtual cable. */

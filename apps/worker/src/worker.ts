@@ -111,6 +111,7 @@ export class Worker {
     if (this.#draining) return
     this.#draining = true
     this.#leaving.abort()
+    const started = performance.now()
     if (this.#socket?.readyState === WebSocket.OPEN) {
       const drained = new Promise<void>((resolve) => (this.#drained = resolve))
       this.#order({ kind: 'drain' })
@@ -119,8 +120,12 @@ export class Worker {
       if ((await Promise.race([drained, late])) === 'late')
         this.#log(`the work at hand was not finished within ${grace} s; others do it`)
     }
-    this.#socket?.close(1000)
+    const socket = this.#socket
     this.#socket = undefined
+    socket?.close(1000)
+    // A coordinator that is cut off or stands still does not answer; a slow one is still being sent the last gradient.
+    const left = 1000 * this.#config.grace - (performance.now() - started)
+    setTimeout(() => socket?.terminate(), Math.max(1_000, left)).unref()
   }
 
   /** Whether the worker is connected and was let in. */
