@@ -1,7 +1,7 @@
 import type { LiveHistory, LiveMessage, LiveSummary } from '@convoy/protocol/live'
+import type { Pushed } from './view.ts'
 
 export type LinkState = 'connecting' | 'open' | 'lost' | 'token'
-type Pushed = Extract<LiveMessage, { kind: 'update' | 'workers' }>
 
 const TOKEN = 'convoy-token'
 /** Milliseconds until the first try to connect again, and the longest time between two tries. */
@@ -109,7 +109,6 @@ export class Connection {
         this.#waiting.delete(message.id)
         return
       case 'update':
-      case 'workers':
         return this.onpush(message)
       default:
         message satisfies never

@@ -117,6 +117,8 @@ export interface LiveHistory {
   tests: LiveTest[]
   notes: LiveNote[]
   speeds: LiveSpeeds
+  /** Those of this session; none where the run is not trained here. */
+  workers: LiveWorker[]
 }
 
 /** A line in the list of runs. */
@@ -139,8 +141,15 @@ export type LiveMessage =
   | { kind: 'history'; id: number; history: LiveHistory }
   | { kind: 'missing'; id: number; reason: string }
   | { kind: 'runs'; id: number; runs: LiveSummary[] }
-  | { kind: 'update'; rows: Rows; tests: LiveTest[]; notes: LiveNote[]; status: LiveStatus }
-  | { kind: 'workers'; step: number; workers: LiveWorker[] }
+  /** What happened since the last update or history. */
+  | {
+      kind: 'update'
+      rows: Rows
+      tests: LiveTest[]
+      notes: LiveNote[]
+      status: LiveStatus
+      workers: LiveWorker[]
+    }
 
 export type PageMessage =
   | { kind: 'hello'; token?: string }
