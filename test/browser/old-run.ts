@@ -9,8 +9,8 @@ export function oldRun(folder: string, name: string, steps: number): void {
     ...{ seed: 1, resumedAt: 0 },
   }
   const verdicts = new Map([
-    [3, { verdict: 'falling', reason: 'the cost of 5,000 samples fell by 4 % in the last 20 windows' }],
-    [Math.ceil(0.9 * start.epochs), { verdict: 'converged', reason: 'the cost is flat since 60 windows' }],
+    [3, { verdict: 'falling', reason: 'The cost of 5,000 samples fell by 4 % in the last 20 windows.' }],
+    [Math.ceil(0.9 * start.epochs), { verdict: 'converged', reason: 'The cost is flat since 60 windows.' }],
   ])
   const lines: object[] = [start]
   for (let step = 1; step <= steps; step++) {

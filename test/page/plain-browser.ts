@@ -67,6 +67,11 @@ export class PlainBrowser {
     })
   }
 
+  /** Stops all its processes, so that its pages are open and cost nothing, or lets them go on. */
+  freeze(still: boolean): void {
+    for (const pid of family(this.#child.pid!)) process.kill(pid, still ? 'SIGSTOP' : 'SIGCONT')
+  }
+
   /** CPU seconds of all its processes so far. */
   get cpuSeconds(): number {
     return family(this.#child.pid!).reduce((sum, pid) => {

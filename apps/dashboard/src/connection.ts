@@ -67,9 +67,18 @@ export class Connection {
     }
   }
 
-  /** A run's steps `from` to `to` (null: to its end), in about `points` points. Rejects where there is no such run. */
-  async history(run: string, from: number, to: number | null, points: number): Promise<LiveHistory> {
-    const answer = await this.#ask({ kind: 'history', run, from, to, points })
+  /**
+   * A run's steps `from` to `to` (null: to its end), in about `points` points; not `whole`: at once, of what can be read at once.
+   * Rejects where there is no such run.
+   */
+  async history(
+    run: string,
+    from: number,
+    to: number | null,
+    points: number,
+    whole = true,
+  ): Promise<LiveHistory> {
+    const answer = await this.#ask({ kind: 'history', run, from, to, points, whole })
     return (answer as Extract<LiveMessage, { kind: 'history' }>).history
   }
 

@@ -208,7 +208,8 @@ export class TrainingView implements View {
     try {
       const [from, to] = this.#ends()
       const points = Math.max(200, Math.min(2_000, this.#charts.cost.width || innerWidth))
-      const history = await this.#connection.history(run, from, to, points)
+      // What can be read at once comes first.
+      const history = await this.#connection.history(run, from, to, points, this.#history !== undefined)
       if (this.#disposed) return
       this.#history = history
       this.#status = history.status
@@ -219,6 +220,7 @@ export class TrainingView implements View {
       this.#workers.show(history.workers)
       this.#showStatus()
       this.#draw()
+      if (!history.whole) this.#stale = true
     } catch (error) {
       if (this.#connection.state === 'open') this.#say((error as Error).message)
     } finally {

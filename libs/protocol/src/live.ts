@@ -117,6 +117,8 @@ export interface LiveHistory {
   tests: LiveTest[]
   notes: LiveNote[]
   speeds: LiveSpeeds
+  /** False where it was made of pieces of the run's file, to be asked for again. */
+  whole: boolean
   /** Those of this session; none where the run is not trained here. */
   workers: LiveWorker[]
 }
@@ -154,5 +156,14 @@ export type LiveMessage =
 export type PageMessage =
   | { kind: 'hello'; token?: string }
   /** Asks for a run's steps `from` to `to` (null: to the end), in at most `points` pixels. */
-  | { kind: 'history'; id: number; run: string; from: number; to: number | null; points: number }
+  | {
+      kind: 'history'
+      id: number
+      run: string
+      from: number
+      to: number | null
+      points: number
+      /** Whether to wait until all of a long run is read. */
+      whole: boolean
+    }
   | { kind: 'runs'; id: number }

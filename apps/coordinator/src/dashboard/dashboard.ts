@@ -12,7 +12,7 @@ import { ConvoyError, type ErrorCode } from '@convoy/errors'
 import type { Cluster } from '../cluster.ts'
 import type { RunEvent } from '../events.ts'
 import { dismiss, hangUp, HANDSHAKE } from '../limits.ts'
-import { Archive, isRunName } from './archive.ts'
+import { Archive } from './archive.ts'
 import { Assets, securityHeaders } from './assets.ts'
 import { Curves } from './curves.ts'
 import type { History } from './history.ts'
@@ -26,6 +26,8 @@ const TICK = 1_000
  * within these. Each is a frame that a browser lays out and paints, perhaps on the training's own cores.
  */
 const [OFTEN, SELDOM] = [2, 5]
+/** Buckets of steps in an update at most. */
+const BUCKETS = 8
 /** Ticks between two points of the workers' speeds, and two pings. */
 const SPEEDS_EVERY = 2
 const PING_EVERY = 15
@@ -43,6 +45,7 @@ const pageMessage = z.discriminatedUnion('kind', [
     from: z.number().min(0),
     to: z.number().nullable(),
     points: z.int().min(10).max(4_000),
+    whole: z.boolean(),
   }),
   z.object({ kind: z.literal('runs'), id: z.int() }),
 ])
@@ -246,11 +249,8 @@ export class Dashboard {
         return say(socket, { kind: 'runs', id: message.id, runs })
       }
       const current = message.run === run
-      const history = current
-        ? this.#options.history
-        : isRunName(message.run)
-          ? await this.#archive.history(message.run)
-          : undefined
+      const glance = current || message.whole ? undefined : await this.#archive.glance(message.run)
+      const history = current ? this.#options.history : (glance ?? (await this.#archive.history(message.run)))
       if (!history) {
         return say(socket, { kind: 'missing', id: message.id, reason: `There is no run ${message.run}.` })
       }
@@ -265,6 +265,7 @@ export class Dashboard {
         tests: history.tests,
         notes: history.lastNotes(),
         speeds: history.speeds,
+        whole: !glance,
         workers: current ? this.#roster.workers() : [],
       }
       say(socket, { kind: 'history', id: message.id, history: answer })
@@ -302,7 +303,7 @@ export class Dashboard {
     this.#toldAt = performance.now()
     const message: LiveMessage = {
       kind: 'update',
-      rows: this.#curves.rows(0, Infinity, 2),
+      rows: this.#curves.rows(0, Infinity, BUCKETS),
       tests: this.#tests,
       notes: this.#notes,
       status,
