@@ -14,7 +14,7 @@ export const PAPER = 0.9092
 /** Rows after which the history is asked for again, in the pixels that there are. */
 const ROWS = 6_000
 /** Milliseconds between two drawings of curves that grow by a pixel or more: the page may share its cores with the training. */
-const REDRAW = 10_000
+const REDRAW = 7_000
 const WORKER_COLOURS = ['blue', 'orange', 'green', 'purple', 'red', 'teal', 'pink', 'brown']
 
 const phases: Record<LiveStatus['phase'], string> = {

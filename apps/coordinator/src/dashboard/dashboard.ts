@@ -22,10 +22,10 @@ import { Roster } from './roster.ts'
 /** Milliseconds between two looks at whether something is to be told. */
 const TICK = 1_000
 /**
- * Seconds between two updates of the page where nothing but numbers changed: a sixtieth of the time that the coordinator runs,
+ * Seconds between two updates of the page where nothing but numbers changed: a tenth of the time that the coordinator runs,
  * within these. Each is a frame that a browser lays out and paints, perhaps on the training's own cores.
  */
-const [OFTEN, SELDOM] = [2, 5]
+const [OFTEN, SELDOM] = [2, 8]
 /** Buckets of steps in an update at most. */
 const BUCKETS = 8
 /** Ticks between two points of the workers' speeds, and two pings. */
@@ -280,7 +280,7 @@ export class Dashboard {
     if (ticks % SPEEDS_EVERY === 0) this.#options.history.hearSpeeds(this.#roster.workers())
     if (this.#pages.size === 0) return
     const now = performance.now()
-    const pace = 1000 * Math.min(SELDOM, Math.max(OFTEN, (now - this.#since) / 60_000))
+    const pace = 1000 * Math.min(SELDOM, Math.max(OFTEN, (now - this.#since) / 10_000))
     // Half a tick: timers are not exact.
     if (this.#notes.length > 0 || now - this.#toldAt > pace - TICK / 2) this.#update()
     if (ticks % PING_EVERY === 0) {
