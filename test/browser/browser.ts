@@ -24,14 +24,14 @@ export const unless = chromiumPath
   ? ''
   : ' (skipped: there is no Chromium; apt-get install chromium, or set CONVOY_CHROMIUM)'
 
+/** Root has no sandbox, a machine of tests no GPU; and nothing goes out to anybody. */
+export const flags = [
+  ...['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking'],
+  ...['--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'],
+]
+
 export function launch(): Promise<Browser> {
-  return chromium.launch({
-    executablePath: chromiumPath!,
-    args: [
-      ...['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking'],
-      ...['--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'],
-    ],
-  })
+  return chromium.launch({ executablePath: chromiumPath!, args: flags })
 }
 
 /** A page, and every error that its console showed. */

@@ -6,16 +6,18 @@ import { WebSocket } from 'ws'
 import { chromiumPath, launch, openPage } from '../browser/browser.ts'
 import { oldRun } from '../browser/old-run.ts'
 import { Convoy, scratch, type Line } from '../convoy.ts'
+import { cpuSeconds, PlainBrowser } from './plain-browser.ts'
 
 const { values } = parseArgs({
   options: {
     history: { type: 'string', default: '200000' },
-    rounds: { type: 'string', default: '9' },
-    seconds: { type: 'string', default: '12' },
+    rounds: { type: 'string', default: '12' },
+    seconds: { type: 'string', default: '8' },
     workers: { type: 'string', default: '2' },
     width: { type: 'string', default: '1' },
     data: { type: 'string', default: process.env['CONVOY_DATA'] || 'synthetic' },
     engine: { type: 'string', default: 'auto' },
+    only: { type: 'string' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -23,8 +25,9 @@ const { values } = parseArgs({
 if (values.help || !chromiumPath) {
   console.log(`npm run bench:page -- [options]: what the page takes to load, and what it costs the training
   --history N    steps of the long run that is shown (200000)
-  --rounds N     comparisons of the training's speed with and without pages (9)
-  --seconds S    for which each of the three sides of a round is measured (12)
+  --rounds N     comparisons of the training's speed with and without pages (12)
+  --seconds S    for which each side of a round is measured; CPU time is counted for three times as long (8)
+  --only PART    loading, or cost
   --workers N    of one thread each (2)
   --width X      filters, as a multiple of the paper's (1)
   --data SOURCE  as for convoy train (CONVOY_DATA, or synthetic)
@@ -38,9 +41,13 @@ const long = Number(values.history)
 const LOADS = 5
 /** Pages that are open at once. */
 const PAGES = 3
-/** Milliseconds after pages came or went until the speed is measured. */
+/** Milliseconds after a page was loaded until memory is measured. */
 const SETTLING = 2_000
+/** Milliseconds until all that a browser does for new pages by itself is over; it frees memory after some 25 s. */
+const OPENING = 35_000
 const MB = 1e6
+
+type Side = 'none' | 'connections' | 'tabs' | 'windows'
 
 const middle = (numbers: number[]) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1]
 const say = (line: object) => values.json && console.log(JSON.stringify(line))
@@ -148,7 +155,31 @@ async function loading() {
   }
 }
 
-/** Images/s with pages, or with connections that hear what a page would, by that without: the median of rounds. */
+/** Three of what costs something: connections that hear what a page would, tabs of which one is seen, windows. */
+async function openThree(side: Side, url: string, dashboard: string, browser: PlainBrowser) {
+  if (side === 'none') return () => Promise.resolve()
+  if (side !== 'connections')
+    return browser.open(
+      dashboard,
+      PAGES,
+      side === 'windows',
+      `!!document.querySelector('[aria-label^="Cost, step"]')`,
+    )
+  const sockets = Array.from({ length: PAGES }, () => {
+    const socket = new WebSocket(`${url}/live`)
+    socket.once('open', () => socket.send('{"kind":"hello"}'))
+    return socket
+  })
+  return () => {
+    for (const socket of sockets) socket.terminate()
+    return Promise.resolve()
+  }
+}
+
+/**
+ * What open pages cost the training on the same cores: CPU time by side, and images/s by those without, in rounds in which
+ * the browser of three windows is let go and stopped.
+ */
 async function cost() {
   const { run, url, dashboard } = await start('cost')
   const workers = Array.from(
@@ -156,59 +187,54 @@ async function cost() {
     (_, i) =>
       new Convoy(['worker', '--coordinator', url, '--engine', values.engine, '--worker-name', `w${i}`]),
   )
-  const browser = await launch()
-  /** Has three of something, and gives what ends them. */
-  const sides = {
-    none: () => Promise.resolve(() => Promise.resolve()),
-    connections: () => {
-      const sockets = Array.from({ length: PAGES }, () => {
-        const socket = new WebSocket(`${url}/live`)
-        socket.once('open', () => socket.send('{"kind":"hello"}'))
-        return socket
-      })
-      return Promise.resolve(() => {
-        for (const socket of sockets) socket.terminate()
-        return Promise.resolve()
-      })
-    },
-    pages: async () => {
-      const opened = await Promise.all(Array.from({ length: PAGES }, () => openPage(browser, dashboard)))
-      for (const { page } of opened) await page.getByRole('img', { name: /^Cost, step/ }).waitFor()
-      return async () => {
-        await Promise.all(opened.map(({ page }) => page.context().close()))
-      }
-    },
-  }
-  type Side = keyof typeof sides
-  const speed = async (side: Side): Promise<number> => {
-    const end = await sides[side]()
-    await sleep(SETTLING)
+  const browser = new PlainBrowser()
+  const seconds = Number(values.seconds)
+  const speed = async (): Promise<number> => {
     const from = steps(run).length + 1
     await run.until(() => steps(run).length >= from)
-    await sleep(1000 * Number(values.seconds))
+    await sleep(1000 * seconds)
     const taken = steps(run).slice(from)
-    await end()
     const sum = (key: string) => taken.reduce((total, step) => total + Number(step[key]), 0)
     return sum('samples') / sum('seconds')
   }
+  /** CPU milliseconds a second, of the browser and of the coordinator. */
+  const account = async () => {
+    const [time, chromium, coordinator] = [performance.now(), browser.cpuSeconds, cpuSeconds(run.child.pid!)]
+    await sleep(3000 * seconds)
+    const share = (used: number) => (1e6 * used) / (performance.now() - time)
+    return {
+      browser: share(browser.cpuSeconds - chromium),
+      coordinator: share(cpuSeconds(run.child.pid!) - coordinator),
+    }
+  }
   try {
     await run.until(() => steps(run).length >= 10)
-    const rounds: Record<Side, number>[] = []
-    for (let i = 0; i < Number(values.rounds); i++) {
-      const round = { none: 0, connections: 0, pages: 0 }
-      const order: Side[] = ['none', 'connections', 'pages']
-      // Each side is first, second and last in its turn.
-      for (let j = 0; j < 3; j++) {
-        const side = order[(i + j) % 3]
-        round[side] = await speed(side)
+    const cpu = {} as Record<Side, Awaited<ReturnType<typeof account>>>
+    const rounds: { stopped: number; windows: number }[] = []
+    for (const side of ['none', 'connections', 'tabs', 'windows'] as const) {
+      const close = await openThree(side, url, dashboard, browser)
+      if (side !== 'connections') await sleep(OPENING)
+      cpu[side] = await account()
+      say({ event: 'cpu', side, ...cpu[side] })
+      for (let i = 0; side === 'windows' && i < Number(values.rounds); i++) {
+        const round = { stopped: 0, windows: 0 }
+        // Each is first in its turn.
+        for (const still of i % 2 === 0 ? [true, false] : [false, true]) {
+          browser.freeze(still)
+          round[still ? 'stopped' : 'windows'] = await speed()
+        }
+        rounds.push(round)
+        say({ event: 'round', imagesPerSecond: round })
       }
-      rounds.push(round)
-      say({ event: 'round', imagesPerSecond: round })
+      browser.freeze(false)
+      await close()
     }
+    const ratios = rounds.map(({ windows, stopped }) => windows / stopped).sort((a, b) => a - b)
     return {
-      imagesPerSecond: middle(rounds.map(({ none }) => none)),
-      pagesVsNone: middle(rounds.map(({ pages, none }) => pages / none)),
-      connectionsVsNone: middle(rounds.map(({ connections, none }) => connections / none)),
+      imagesPerSecond: middle(rounds.map(({ stopped }) => stopped)),
+      cpuMsPerSecond: cpu,
+      windowsVsStopped: middle(ratios),
+      quartiles: [0.25, 0.75].map((at) => ratios[Math.floor(at * (ratios.length - 1))]),
     }
   } finally {
     await browser.close()
@@ -220,19 +246,25 @@ async function cost() {
 }
 
 try {
-  const loaded = await loading()
-  say({ event: 'loading', ...loaded })
-  const trained = await cost()
+  const loaded = values.only === 'cost' ? undefined : await loading()
+  const trained = values.only === 'loading' ? undefined : await cost()
   if (values.json)
     say({ event: 'summary', history: long, rounds: Number(values.rounds), ...loaded, ...trained })
-  else {
-    const fixed = (value: number, digits = 2) => value.toFixed(digits)
-    const share = (value: number) => `${fixed(100 * value)} %`
+  const fixed = (value: number, digits = 2) => value.toFixed(digits)
+  if (loaded && !values.json)
     console.log(`first paint: ${fixed(loaded.firstPaintSeconds, 3)} s (worst of ${LOADS}: ${fixed(loaded.firstPaintWorst, 3)} s)
 the page: ${fixed(loaded.pageBytes / 1000, 1)} kB as they came, compressed
 ${long} steps: plotted after ${fixed(loaded.firstPlotSeconds)} s, ${fixed(loaded.firstPlotUnread)} s when the file was not read yet
-memory then: page ${fixed(loaded.pageHeapMB, 1)} MB of JavaScript, ${fixed(loaded.pageProcessMB, 0)} MB the whole process of its own; coordinator ${fixed(loaded.coordinatorMoreMB, 1)} MB more
-training: ${fixed(trained.imagesPerSecond, 1)} images/s; ${share(trained.pagesVsNone)} of it with ${PAGES} pages in Chromium on this machine, ${share(trained.connectionsVsNone)} with ${PAGES} connections only`)
+memory then: page ${fixed(loaded.pageHeapMB, 1)} MB of JavaScript, ${fixed(loaded.pageProcessMB, 0)} MB the whole process of its own; coordinator ${fixed(loaded.coordinatorMoreMB, 1)} MB more`)
+  if (trained && !values.json) {
+    for (const [side, { browser, coordinator }] of Object.entries(trained.cpuMsPerSecond))
+      console.log(
+        `${side}: ${fixed(browser, 1)} ms of CPU time a second in the browser, ${fixed(coordinator, 1)} in the coordinator`,
+      )
+    const [low, high] = trained.quartiles.map((value) => fixed(value, 3))
+    console.log(
+      `training: ${fixed(trained.imagesPerSecond, 1)} images/s; ${fixed(trained.windowsVsStopped, 3)} of it (${low} to ${high}) with ${PAGES} windows on the same cores`,
+    )
   }
 } finally {
   remove()

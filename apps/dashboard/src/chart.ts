@@ -1,5 +1,6 @@
 import uPlot from 'uplot'
 import { el, setText } from './dom.ts'
+import { grouped } from './format.ts'
 
 /** A line of a chart. */
 export interface Line {
@@ -55,6 +56,7 @@ export class Chart {
   readonly #off = new Set<string>()
   #data: Table = [[]]
   #limits: [number, number] | undefined
+  #width = 0
   readonly #observer: ResizeObserver
 
   constructor(options: ChartOptions) {
@@ -78,6 +80,7 @@ export class Chart {
     this.#table.addEventListener('toggle', () => this.#fillTable())
     this.#observer = new ResizeObserver(() => {
       const width = this.#plotBox.clientWidth
+      this.#width = width
       if (this.#plot && width > 0 && width !== this.#plot.width) this.#plot.setSize({ width, height: HEIGHT })
     })
     this.#observer.observe(this.#plotBox)
@@ -89,9 +92,9 @@ export class Chart {
     this.redraw()
   }
 
-  /** How many pixels wide the plot is. */
+  /** How many pixels wide the plot is; 0 while it has no place yet. Does not have the page laid out. */
   get width(): number {
-    return this.#plotBox.clientWidth
+    return this.#width
   }
 
   /**
@@ -263,9 +266,11 @@ export class Chart {
     const { title, format, x } = this.#options
     const xs = this.#data[0]
     const parts = this.#lines.map((line, i) => {
-      const values = (this.#data[i + 1] ?? []).filter((value) => typeof value === 'number')
-      if (values.length === 0) return `${line.label}: no value yet`
-      return `${line.label}: from ${format(values[0])} to ${format(values.at(-1))}`
+      const column = this.#data[i + 1] ?? []
+      const is = (value: unknown) => typeof value === 'number'
+      const first = column.find(is)
+      if (first === undefined) return `${line.label}: no value yet`
+      return `${line.label}: from ${format(first)} to ${format(column.findLast(is))}`
     })
     const span = xs.length > 0 ? `${x} ${Math.round(xs[0])} to ${Math.round(xs.at(-1)!)}` : 'no values yet'
     this.#plotBox.setAttribute(
@@ -305,12 +310,7 @@ export class Chart {
         return el('td', {}, this.#options.format(column[near]))
       })
       rows.push(
-        el(
-          'tr',
-          {},
-          el('th', { scope: 'row' }, Number(xs[at].toPrecision(6)).toLocaleString('en-US')),
-          ...cells,
-        ),
+        el('tr', {}, el('th', { scope: 'row' }, grouped.format(Number(xs[at].toPrecision(6)))), ...cells),
       )
     }
     const head = this.#lines.map((line) => el('th', { scope: 'col' }, line.label))

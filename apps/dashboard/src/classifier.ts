@@ -108,7 +108,6 @@ export class ClassifierView implements View {
   }
 
   push(message: Pushed): void {
-    if (message.kind !== 'update') return
     this.#newest = message.status.checkpoint
     this.#showNewest()
     if (this.#waiting && this.#isCurrent && this.#newest !== null) void this.#takeNewest()

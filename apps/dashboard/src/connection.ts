@@ -1,7 +1,7 @@
 import type { LiveHistory, LiveMessage, LiveSummary } from '@convoy/protocol/live'
+import type { Pushed } from './view.ts'
 
 export type LinkState = 'connecting' | 'open' | 'lost' | 'token'
-type Pushed = Extract<LiveMessage, { kind: 'update' | 'workers' }>
 
 const TOKEN = 'convoy-token'
 /** Milliseconds until the first try to connect again, and the longest time between two tries. */
@@ -67,9 +67,18 @@ export class Connection {
     }
   }
 
-  /** A run's steps `from` to `to` (null: to its end), in about `points` points. Rejects where there is no such run. */
-  async history(run: string, from: number, to: number | null, points: number): Promise<LiveHistory> {
-    const answer = await this.#ask({ kind: 'history', run, from, to, points })
+  /**
+   * A run's steps `from` to `to` (null: to its end), in about `points` points; not `whole`: at once, of what can be read at once.
+   * Rejects where there is no such run.
+   */
+  async history(
+    run: string,
+    from: number,
+    to: number | null,
+    points: number,
+    whole = true,
+  ): Promise<LiveHistory> {
+    const answer = await this.#ask({ kind: 'history', run, from, to, points, whole })
     return (answer as Extract<LiveMessage, { kind: 'history' }>).history
   }
 
@@ -109,7 +118,6 @@ export class Connection {
         this.#waiting.delete(message.id)
         return
       case 'update':
-      case 'workers':
         return this.onpush(message)
       default:
         message satisfies never

@@ -2,15 +2,18 @@ const NONE = '–'
 
 type Maybe = number | null | undefined
 
+/** Made once, since making one takes longer than all else of an update. */
+export const grouped = new Intl.NumberFormat('en-US')
+
 const is = (value: Maybe): value is number => typeof value === 'number' && Number.isFinite(value)
 
-export const whole = (value: Maybe) => (is(value) ? Math.round(value).toLocaleString('en-US') : NONE)
+export const whole = (value: Maybe) => (is(value) ? grouped.format(Math.round(value)) : NONE)
 export const percent = (share: Maybe, digits = 2) =>
   is(share) ? `${(100 * share).toFixed(digits)}\u00a0%` : NONE
 export const cost = (value: Maybe) =>
   is(value) ? (value < 1e5 ? value.toFixed(4) : value.toExponential(2)) : NONE
 export const speed = (value: Maybe) =>
-  is(value) ? (value < 100 ? value.toFixed(1) : Math.round(value).toLocaleString('en-US')) : NONE
+  is(value) ? (value < 100 ? value.toFixed(1) : grouped.format(Math.round(value))) : NONE
 
 /** A learning rate in three digits. */
 export function rate(value: Maybe): string {

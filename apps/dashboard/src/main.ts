@@ -7,7 +7,7 @@ import { ExplorerView } from './explorer.ts'
 import { RunsView } from './runs.ts'
 import { watchTheme } from './theme.ts'
 import { TrainingView } from './training.ts'
-import type { View, ViewKind } from './view.ts'
+import type { Pushed, View, ViewKind } from './view.ts'
 
 /** Every view; those with a title are in the navigation. */
 const kinds: readonly ViewKind[] = [
@@ -39,6 +39,9 @@ const nav = document.querySelector('nav')!
 let view: View | undefined
 /** Whether the run was over when the coordinator last spoke. */
 let over = false
+/** What came while the page was not seen: the newest, for the rest is asked for again. */
+let unseen: Pushed[] = []
+const UNSEEN = 10
 
 for (const { path, title } of kinds) {
   if (title) nav.append(el('a', { href: `#/${path}`, 'data-path': path }, title))
@@ -101,9 +104,16 @@ connection.onstate = () => {
   else open()
 }
 connection.onpush = (message) => {
-  if (message.kind === 'update') over = /^(finished|stopped|diverged)$/.test(message.status.phase)
-  view?.push(message)
+  over = /^(finished|stopped|diverged)$/.test(message.status.phase)
+  view?.title?.(message)
+  if (document.hidden) unseen = [...unseen, message].slice(-UNSEEN)
+  else view?.push(message)
 }
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden || unseen.length === 0) return
+  for (const message of unseen.splice(0)) view?.push(message)
+  if (connection.state === 'open') view?.refresh()
+})
 addEventListener('hashchange', open)
 watchTheme(byId('theme'), () => view?.redraw())
 open()

@@ -103,7 +103,7 @@ export class RunsView implements View {
 
   push(message: Pushed): void {
     const history = this.#histories.get(this.#connection.run)
-    if (message.kind !== 'update' || !history) return
+    if (!history) return
     if (message.tests.length > 0) {
       const first = message.tests[0].step
       history.tests = [...history.tests.filter(({ step }) => step < first), ...message.tests]

@@ -1,4 +1,4 @@
-import type { LiveHistory, LiveStatus, LiveVerdict, LiveWorker } from '@convoy/protocol/live'
+import type { LiveHistory, LiveSpeeds, LiveStatus, LiveVerdict } from '@convoy/protocol/live'
 import { Chart, type ChartOptions, type Line, type Table } from './chart.ts'
 import type { Connection } from './connection.ts'
 import { announce, el, setText } from './dom.ts'
@@ -13,8 +13,8 @@ export const PAPER = 0.9092
 
 /** Rows after which the history is asked for again, in the pixels that there are. */
 const ROWS = 6_000
-/** Milliseconds between two drawings of curves that only grow: the page may share its cores with the training. */
-const REDRAW = 5_000
+/** Milliseconds between two drawings of curves that grow by a pixel or more: the page may share its cores with the training. */
+const REDRAW = 7_000
 const WORKER_COLOURS = ['blue', 'orange', 'green', 'purple', 'red', 'teal', 'pink', 'brown']
 
 const phases: Record<LiveStatus['phase'], string> = {
@@ -44,8 +44,8 @@ export class TrainingView implements View {
   #disposed = false
   /** Whether a drawing is under way. */
   #asked = false
-  /** Draws what has come since the last time. */
-  #later: ReturnType<typeof setTimeout> | undefined
+  /** When the charts were drawn last, and the step, tests and phase that they reached. */
+  #drawn = { time: 0, step: 0, tests: 0, phase: '' }
 
   readonly #title = el('h1', {}, 'Training')
   readonly #about = el('p', { class: 'muted' })
@@ -143,7 +143,6 @@ export class TrainingView implements View {
   push(message: Pushed): void {
     const history = this.#history
     if (!history?.current) return
-    if (message.kind === 'workers') return this.#showWorkers(message.workers, message.step)
     this.#status = message.status
     if (message.tests.length > 0) {
       const first = message.tests[0].step
@@ -155,11 +154,17 @@ export class TrainingView implements View {
     )
     if (told.length > 0) announce(told.map(({ text }) => text).join(' '))
     this.#showStatus()
+    this.#workers.show(message.workers)
+    this.#addSpeeds(history.speeds, message)
     // A stretch that was drawn stands still; everything else goes on at the right.
     if (this.#range.kind !== 'drawn') {
       if (!append(history.rows, message.rows) || history.rows.step.length > ROWS) this.refresh()
-      this.#later ??= setTimeout(() => this.#draw(), REDRAW)
+      if (this.#grew(history, message.status)) this.#draw()
     }
+  }
+
+  title({ status }: Pushed): void {
+    if (this.#history?.current) this.#showTitle(this.#history, status)
   }
 
   redraw(): void {
@@ -168,7 +173,6 @@ export class TrainingView implements View {
 
   dispose(): void {
     this.#disposed = true
-    clearTimeout(this.#later)
     Object.values(this.#charts).forEach((chart) => chart.dispose())
   }
 
@@ -204,18 +208,19 @@ export class TrainingView implements View {
     try {
       const [from, to] = this.#ends()
       const points = Math.max(200, Math.min(2_000, this.#charts.cost.width || innerWidth))
-      const history = await this.#connection.history(run, from, to, points)
+      // What can be read at once comes first.
+      const history = await this.#connection.history(run, from, to, points, this.#history !== undefined)
       if (this.#disposed) return
-      const first = this.#history === undefined
-      if (first || !history.current) this.#showWorkers([], 0)
       this.#history = history
       this.#status = history.status
       this.#say('')
       this.#content.hidden = false
       this.#events.show(history.notes)
       this.#workers.element.hidden = !history.current
+      this.#workers.show(history.workers)
       this.#showStatus()
       this.#draw()
+      if (!history.whole) this.#stale = true
     } catch (error) {
       if (this.#connection.state === 'open') this.#say((error as Error).message)
     } finally {
@@ -288,7 +293,14 @@ export class TrainingView implements View {
     setText(this.#weights, `Download weights (step ${format.whole(status.checkpoint)})`)
     this.#weights.href = `/weights?run=${encodeURIComponent(history.run)}`
     this.#showVerdict(status.verdict)
-    document.title = `${progress === undefined ? '' : `${Math.floor(100 * progress)} % · `}${history.run} – Convoy`
+    this.#showTitle(history, status)
+  }
+
+  #showTitle(history: LiveHistory, status: LiveStatus): void {
+    const progress = progressOf(history, status)
+    const share = progress === undefined ? '' : `${Math.floor(100 * progress)} % · `
+    const title = `${share}${history.run} – Convoy`
+    if (title !== document.title) document.title = title
   }
 
   #showVerdict(verdict: LiveVerdict | null): void {
@@ -306,10 +318,8 @@ export class TrainingView implements View {
     )
   }
 
-  #showWorkers(workers: readonly LiveWorker[], step: number): void {
-    this.#workers.show(workers)
-    const speeds = this.#history?.speeds
-    if (!speeds || workers.length === 0 || step <= (speeds.step.at(-1) ?? 0)) return
+  #addSpeeds(speeds: LiveSpeeds, { status: { step }, workers }: Pushed): void {
+    if (workers.length === 0 || step <= (speeds.step.at(-1) ?? 0)) return
     for (const { name } of workers) {
       if (speeds.names.includes(name) || speeds.names.length >= 32) continue
       speeds.names.push(name)
@@ -323,10 +333,18 @@ export class TrainingView implements View {
     })
   }
 
+  /** Whether there is something to see that is not drawn: the curves reach another pixel or test, or have come to a halt. */
+  #grew({ rows, tests }: LiveHistory, { phase }: LiveStatus): boolean {
+    const drawn = this.#drawn
+    if (phase !== drawn.phase || tests.length !== drawn.tests) return true
+    if (performance.now() - drawn.time < REDRAW) return false
+    const last = rows.step.at(-1) ?? 0
+    const first = this.#range.kind === 'last' ? last - this.#range.steps : (rows.step[0] ?? 0)
+    return (last - drawn.step) * this.#charts.cost.width >= last - first
+  }
+
   /** Draws once a frame at most. */
   #draw(): void {
-    clearTimeout(this.#later)
-    this.#later = undefined
     if (this.#asked) return
     this.#asked = true
     requestAnimationFrame(() => {
@@ -336,6 +354,13 @@ export class TrainingView implements View {
   }
 
   #drawNow(history: LiveHistory): void {
+    const { rows, tests: tested } = history
+    this.#drawn = {
+      time: performance.now(),
+      step: rows.step.at(-1) ?? 0,
+      tests: tested.length,
+      phase: this.#status!.phase,
+    }
     const scale = scaleOf(history, this.#unit)
     const [from, to] = this.#ends()
     const last = Math.max(history.rows.step.at(-1) ?? 1, this.#status?.step ?? 1)

@@ -1,7 +1,7 @@
 import type { Connection } from './connection.ts'
 import type { LiveMessage } from '@convoy/protocol/live'
 
-export type Pushed = Extract<LiveMessage, { kind: 'update' | 'workers' }>
+export type Pushed = Extract<LiveMessage, { kind: 'update' }>
 
 /** A page of the page. One is shown at a time. */
 export interface View {
@@ -10,6 +10,8 @@ export interface View {
   refresh(): void
   /** The coordinator sent something by itself. */
   push(message: Pushed): void
+  /** What its tab says, which is all that is seen of a page in the background. */
+  title?(message: Pushed): void
   /** The colours changed. */
   redraw(): void
   dispose(): void

@@ -117,6 +117,10 @@ export interface LiveHistory {
   tests: LiveTest[]
   notes: LiveNote[]
   speeds: LiveSpeeds
+  /** False where it was made of pieces of the run's file, to be asked for again. */
+  whole: boolean
+  /** Those of this session; none where the run is not trained here. */
+  workers: LiveWorker[]
 }
 
 /** A line in the list of runs. */
@@ -139,11 +143,27 @@ export type LiveMessage =
   | { kind: 'history'; id: number; history: LiveHistory }
   | { kind: 'missing'; id: number; reason: string }
   | { kind: 'runs'; id: number; runs: LiveSummary[] }
-  | { kind: 'update'; rows: Rows; tests: LiveTest[]; notes: LiveNote[]; status: LiveStatus }
-  | { kind: 'workers'; step: number; workers: LiveWorker[] }
+  /** What happened since the last update or history. */
+  | {
+      kind: 'update'
+      rows: Rows
+      tests: LiveTest[]
+      notes: LiveNote[]
+      status: LiveStatus
+      workers: LiveWorker[]
+    }
 
 export type PageMessage =
   | { kind: 'hello'; token?: string }
   /** Asks for a run's steps `from` to `to` (null: to the end), in at most `points` pixels. */
-  | { kind: 'history'; id: number; run: string; from: number; to: number | null; points: number }
+  | {
+      kind: 'history'
+      id: number
+      run: string
+      from: number
+      to: number | null
+      points: number
+      /** Whether to wait until all of a long run is read. */
+      whole: boolean
+    }
   | { kind: 'runs'; id: number }

@@ -10,6 +10,9 @@ const CHUNK = 1 << 17
 /** Bytes at the beginning and end of a run's metrics in which its summary is looked for. */
 const HEAD = 1 << 12
 const TAIL = 1 << 18
+/** Bytes of metrics from which on a run is shown from pieces of them first, and these pieces: how many, how large. */
+const LARGE = 1 << 23
+const [PIECES, PIECE] = [600, 1 << 11]
 /** Histories of other runs that are kept. */
 const KEPT = 4
 
@@ -78,6 +81,40 @@ export class Archive {
     })
     if (this.#histories.size > KEPT) this.#histories.delete(this.#histories.keys().next().value!)
     return history
+  }
+
+  /**
+   * The history of a run from pieces of its metrics, where reading all of them would take a second or more: what can be shown
+   * meanwhile. Undefined where that is not so, or `history` has it already.
+   */
+  async glance(name: string): Promise<History | undefined> {
+    if (!isRunName(name) || this.#histories.has(name)) return undefined
+    const handle = await open(this.#file(name)).catch(() => undefined)
+    if (!handle) return undefined
+    try {
+      const { size } = await handle.stat()
+      if (size < LARGE) return undefined
+      const history = new History()
+      const bytes = Buffer.alloc(PIECE)
+      for (let i = 0; i < PIECES; i++) {
+        const { bytesRead } = await handle.read(
+          bytes,
+          0,
+          PIECE,
+          Math.floor(((size - PIECE) * i) / (PIECES - 1)),
+        )
+        // The first and last line of a piece are not whole.
+        const lines = bytes.toString('utf8', 0, bytesRead).split('\n')
+        for (const line of lines.slice(i === 0 ? 0 : 1, -1)) {
+          const event = parse(line)
+          if (event) history.hear(event, event.time ?? 0)
+        }
+      }
+      if (!['finished', 'stopped', 'diverged'].includes(history.phase)) history.phase = 'interrupted'
+      return history
+    } finally {
+      await handle.close()
+    }
   }
 
   /** All runs, newest first. */

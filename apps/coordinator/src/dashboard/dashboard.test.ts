@@ -113,7 +113,7 @@ describe('Dashboard', () => {
     await say({ kind: 'hello' })
     expect((await next('welcome')).run).toBe('here')
     dashboard.hear(step(3))
-    await say({ kind: 'history', id: 7, run: 'here', from: 0, to: null, points: 100 })
+    await say({ kind: 'history', id: 7, run: 'here', from: 0, to: null, points: 100, whole: true })
     const { id, history } = await next('history')
     expect(id).toBe(7)
     expect(history.rows.step).toEqual([1, 2, 3])
@@ -135,7 +135,7 @@ describe('Dashboard', () => {
     const { say, next } = page(port)
     await say({ kind: 'hello' })
     const ask = async () => {
-      await say({ kind: 'history', id: 1, run: 'other', from: 0, to: null, points: 100 })
+      await say({ kind: 'history', id: 1, run: 'other', from: 0, to: null, points: 100, whole: true })
       return (await next('history')).history
     }
     expect((await ask()).rows.step).toEqual([1, 2])
@@ -145,11 +145,29 @@ describe('Dashboard', () => {
     expect((await next('runs')).runs).toMatchObject([{ name: 'other', step: 3, finished: false }])
   })
 
+  it('shows a long run from pieces of its file first, then all of it', async () => {
+    const folder = path.join(runs, 'long')
+    mkdirSync(folder)
+    const lines = Array.from({ length: 60_000 }, (_, i) => JSON.stringify({ time: 1, ...step(i + 1) }))
+    writeFileSync(path.join(folder, 'metrics.jsonl'), `${lines.join('\n')}\n`)
+    const { port } = await open()
+    const { say, next } = page(port)
+    await say({ kind: 'hello' })
+    const ask = async (whole: boolean) => {
+      await say({ kind: 'history', id: 1, run: 'long', from: 0, to: null, points: 4_000, whole })
+      const { history } = await next('history')
+      return { whole: history.whole, ends: [history.rows.step[0], history.rows.step.at(-1)] }
+    }
+    expect(await ask(false)).toEqual({ whole: false, ends: [1, 60_000] })
+    expect(await ask(true)).toEqual({ whole: true, ends: [1, 60_000] })
+    expect(await ask(false)).toEqual({ whole: true, ends: [1, 60_000] })
+  })
+
   it.each(['nothing', '..', '../here', 'a/b'])('says that there is no run %s', async (run) => {
     const { port } = await open()
     const { say, next } = page(port)
     await say({ kind: 'hello' })
-    await say({ kind: 'history', id: 3, run, from: 0, to: null, points: 100 })
+    await say({ kind: 'history', id: 3, run, from: 0, to: null, points: 100, whole: true })
     expect((await next('missing')).id).toBe(3)
   })
 

@@ -12,15 +12,22 @@ import { ConvoyError, type ErrorCode } from '@convoy/errors'
 import type { Cluster } from '../cluster.ts'
 import type { RunEvent } from '../events.ts'
 import { dismiss, hangUp, HANDSHAKE } from '../limits.ts'
-import { Archive, isRunName } from './archive.ts'
+import { Archive } from './archive.ts'
 import { Assets, securityHeaders } from './assets.ts'
 import { Curves } from './curves.ts'
 import type { History } from './history.ts'
 import { serveImage } from './images.ts'
 import { Roster } from './roster.ts'
 
-/** Milliseconds between two updates of the page. */
+/** Milliseconds between two looks at whether something is to be told. */
 const TICK = 1_000
+/**
+ * Seconds between two updates of the page where nothing but numbers changed: a tenth of the time that the coordinator runs,
+ * within these. Each is a frame that a browser lays out and paints, perhaps on the training's own cores.
+ */
+const [OFTEN, SELDOM] = [2, 8]
+/** Buckets of steps in an update at most. */
+const BUCKETS = 8
 /** Ticks between two points of the workers' speeds, and two pings. */
 const SPEEDS_EVERY = 2
 const PING_EVERY = 15
@@ -38,6 +45,7 @@ const pageMessage = z.discriminatedUnion('kind', [
     from: z.number().min(0),
     to: z.number().nullable(),
     points: z.int().min(10).max(4_000),
+    whole: z.boolean(),
   }),
   z.object({ kind: z.literal('runs'), id: z.int() }),
 ])
@@ -58,7 +66,7 @@ const digest = (text: string) => createHash('sha256').update(text).digest()
 
 /**
  * The web page and what it is told. HTTP serves its files and the newest weights, and decodes images for it; the WebSocket
- * `/live` brings history on request and an update every second. Nothing is done for pages that are not there.
+ * `/live` brings history on request and an update every few seconds. Nothing is done for pages that are not there.
  */
 export class Dashboard {
   readonly #options: DashboardOptions
@@ -78,8 +86,9 @@ export class Dashboard {
   #curves = new Curves()
   #tests: LiveTest[] = []
   #notes: LiveNote[] = []
-  #status = ''
-  #workers = ''
+  #told = ''
+  #toldAt = 0
+  readonly #since = performance.now()
 
   constructor(options: DashboardOptions) {
     this.#options = options
@@ -136,7 +145,6 @@ export class Dashboard {
   close(): void {
     clearInterval(this.#ticker)
     this.#update()
-    if (this.#pages.size > 0) this.#broadcast(JSON.stringify(this.#workersMessage()))
     for (const socket of this.#sockets.clients) {
       hangUp(socket, 1001)
     }
@@ -230,8 +238,6 @@ export class Dashboard {
     this.#update()
     this.#pages.set(socket, { alive: true })
     say(socket, { kind: 'welcome', build: this.#assets.build, run: this.#options.run })
-    this.#roster.mark()
-    say(socket, this.#workersMessage())
   }
 
   async #answer(socket: WebSocket, message: Exclude<PageMessage, { kind: 'hello' }>): Promise<void> {
@@ -243,11 +249,8 @@ export class Dashboard {
         return say(socket, { kind: 'runs', id: message.id, runs })
       }
       const current = message.run === run
-      const history = current
-        ? this.#options.history
-        : isRunName(message.run)
-          ? await this.#archive.history(message.run)
-          : undefined
+      const glance = current || message.whole ? undefined : await this.#archive.glance(message.run)
+      const history = current ? this.#options.history : (glance ?? (await this.#archive.history(message.run)))
       if (!history) {
         return say(socket, { kind: 'missing', id: message.id, reason: `There is no run ${message.run}.` })
       }
@@ -262,6 +265,8 @@ export class Dashboard {
         tests: history.tests,
         notes: history.lastNotes(),
         speeds: history.speeds,
+        whole: !glance,
+        workers: current ? this.#roster.workers() : [],
       }
       say(socket, { kind: 'history', id: message.id, history: answer })
     } catch (error) {
@@ -274,10 +279,10 @@ export class Dashboard {
     this.#roster.mark()
     if (ticks % SPEEDS_EVERY === 0) this.#options.history.hearSpeeds(this.#roster.workers())
     if (this.#pages.size === 0) return
-    this.#update()
-    const message = JSON.stringify(this.#workersMessage())
-    if (message !== this.#workers) this.#broadcast(message)
-    this.#workers = message
+    const now = performance.now()
+    const pace = 1000 * Math.min(SELDOM, Math.max(OFTEN, (now - this.#since) / 10_000))
+    // Half a tick: timers are not exact.
+    if (this.#notes.length > 0 || now - this.#toldAt > pace - TICK / 2) this.#update()
     if (ticks % PING_EVERY === 0) {
       for (const [socket, page] of this.#pages) {
         if (!page.alive) socket.terminate()
@@ -287,24 +292,22 @@ export class Dashboard {
     }
   }
 
-  #workersMessage(): LiveMessage {
-    const step = this.#options.history.status({ sent: 0, received: 0 }).step
-    return { kind: 'workers', step, workers: this.#roster.workers() }
-  }
-
   /** Sends what happened since the last update, if anything did. */
   #update(): void {
     if (this.#pages.size === 0) return
     const status = this.#options.history.status(this.#roster.bytes)
-    const text = JSON.stringify(status)
-    if (text === this.#status && this.#notes.length === 0) return
-    this.#status = text
+    const workers = this.#roster.workers()
+    const told = JSON.stringify([status, workers])
+    if (told === this.#told && this.#notes.length === 0) return
+    this.#told = told
+    this.#toldAt = performance.now()
     const message: LiveMessage = {
       kind: 'update',
-      rows: this.#curves.rows(0, Infinity, 2),
+      rows: this.#curves.rows(0, Infinity, BUCKETS),
       tests: this.#tests,
       notes: this.#notes,
       status,
+      workers,
     }
     this.#curves = new Curves()
     this.#tests = []
