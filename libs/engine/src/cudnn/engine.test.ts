@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { buildModel } from '@convoy/model'
-import { drawLeaf } from '../reference.ts'
+import { differences, drawLeaf, referenceGradient } from '../reference.ts'
 import { createEngine } from '../select.ts'
 import { createCudnnEngine } from './engine.ts'
 import { describeEngine } from './shared.tests.ts'
@@ -93,6 +93,25 @@ describe.skipIf(!compilerFound)(
       gpu.simulate('few-algorithms')
       const engine = await createCudnnEngine({ precision: 'auto', device: 0 })
       expect(engine.numerics.precision).toBe('bf16')
+      engine.dispose()
+    })
+
+    it('computes in TF32 what cuDNN does not have in bf16', async () => {
+      const model = buildModel('all-cnn-c', {
+        input: [16, 16, 3],
+        classes: 10,
+        width: 1 / 6,
+        inputDropout: 0.2,
+      })
+      const { parameters, batch, masks } = drawLeaf(model, 8, 3)
+      const expected = referenceGradient(model, parameters, batch, masks)
+      gpu.simulate('multiples-of-8')
+      const engine = await createCudnnEngine({ precision: 'bf16', device: 0 })
+      const compiled = await engine.compile(model, 8)
+      const gradient = new Float32Array(parameters.length)
+      compiled.load(parameters)
+      compiled.gradient(batch, masks, gradient)
+      expect(differences(gradient, expected.gradient).relative).toBeLessThan(1.2e-1)
       engine.dispose()
     })
 

@@ -28,6 +28,8 @@ import { entry, PACK, ROWS } from './kernels.ts'
 
 type Pool = Extract<LayerSpec, { kind: 'maxPool' | 'averagePool' | 'sumPool' | 'globalAveragePool' }>
 
+type Convolving = Extract<LayerSpec, { kind: 'conv2d' }>
+
 /** What the kernels call the poolings. */
 const poolings: Record<Pool['kind'], number> = {
   maxPool: 0,
@@ -289,10 +291,41 @@ export class Plan {
     const layer = this.#layers[index]
     if (layer?.kind !== 'conv2d') return { type, below: 0, right: 0 }
     const [rows, columns] = this.#slides(index, layer.kernel, layer)
+    const bf16 =
+      this.#precision === 'bf16' && index !== this.#lastConvolution && this.#takesBf16(layer, index)
     return {
-      type: this.#precision === 'bf16' && index !== this.#lastConvolution ? 'bf16' : 'float32',
-      below: rows.after > rows.before ? rows.after - rows.before : 0,
-      right: columns.after > columns.before ? columns.after - columns.before : 0,
+      type: bf16 ? 'bf16' : 'float32',
+      below: Math.max(0, rows.after - rows.before),
+      right: Math.max(0, columns.after - columns.before),
+    }
+  }
+
+  /** Whether cuDNN has a convolution in bf16. Where it has not (of 3 channels, say), it is computed in TF32, as the last is. */
+  #takesBf16(layer: Convolving, index: number): boolean {
+    const passes = index > this.#lowestTrained ? (['forward', 'image'] as const) : (['forward'] as const)
+    try {
+      for (const pass of passes) this.#choose({ ...this.#convolution(layer, index, 'bf16'), pass })
+      return true
+    } catch (error) {
+      if (error instanceof ConvoyError && error.code === 'E_ENGINE_GPU') return false
+      throw error
+    }
+  }
+
+  /** A convolution layer as cuDNN is told of it, its image padded as `#wanted` says. */
+  #convolution(layer: Convolving, index: number, type: FloatType): Omit<Convolution, 'pass'> {
+    const [height, width, channels] = this.#inputs[index]
+    const [outputHeight, outputWidth, filters] = this.#outputs[index]
+    const [rows, columns] = this.#slides(index, layer.kernel, layer)
+    const padded = (size: number, { before, after }: Slide) => size + Math.max(0, after - before)
+    return {
+      type,
+      tf32: this.#precision !== 'float32',
+      image: [this.#count, padded(height, rows), padded(width, columns), channels],
+      kernel: [filters, ...layer.kernel, channels],
+      output: [this.#count, outputHeight, outputWidth, filters],
+      padding: [rows.before, columns.before],
+      stride: layer.stride,
     }
   }
 
@@ -322,22 +355,11 @@ export class Plan {
   }
 
   /** Adds a convolution without its bias. Returns where that is. */
-  #addConvolution(layer: Extract<LayerSpec, { kind: 'conv2d' }>, index: number): Argument {
+  #addConvolution(layer: Convolving, index: number): Argument {
     const { name, filters } = layer
     const image = this.#current
     const { type } = image
-    const [height, width, channels] = image.shape
-    const [outputHeight, outputWidth] = this.#outputs[index]
-    const [rows, columns] = this.#slides(index, layer.kernel, layer)
-    const convolution = {
-      type,
-      tf32: this.#precision !== 'float32',
-      image: [this.#count, height + image.below, width + image.right, channels],
-      kernel: [filters, ...layer.kernel, channels],
-      output: [this.#count, outputHeight, outputWidth, filters],
-      padding: [rows.before, columns.before],
-      stride: layer.stride,
-    } as const
+    const convolution = this.#convolution(layer, index, type)
     const [kernelView, biasView] = this.#views.filter((view) => view.layer === index)
     const perFilter = kernelView.size / filters
     const kernel = this.#keep(this.#tensor(`${name}/kernel`, type, kernelView.size))
@@ -348,7 +370,7 @@ export class Plan {
       perFilter,
       filters,
     ])
-    const output = this.#tensor(name, type, this.#count * outputHeight * outputWidth * filters)
+    const output = this.#tensor(name, type, this.#count * volume(this.#outputs[index]))
     this.#convolve(name, { ...convolution, pass: 'forward' }, image.tensor, kernel, output)
     this.#current = { tensor: output, type, shape: this.#outputs[index], below: 0, right: 0 }
     const bias = { tensor: this.parameters, offset: biasView.offset }

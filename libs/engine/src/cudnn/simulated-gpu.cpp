@@ -23,7 +23,7 @@ static const int INVALID_VALUE = 1, OUT_OF_MEMORY = 2, ILLEGAL_ADDRESS = 700, CA
 static const int BAD_PARAM = 2000, NOT_SUPPORTED = 3000;
 static const size_t LARGEST = size_t(1) << 30;
 
-// How it is to misbehave: "", "no-device", "old", "wrong", "unsteady", "few-algorithms", "no-algorithm", "unrecordable".
+// How it is to misbehave: "", "no-device", "old", "wrong", "unsteady", "few-algorithms", "no-algorithm", "multiples-of-8", "unrecordable".
 static std::string fault;
 extern "C" void simulate(const char *what) { fault = what; }
 
@@ -368,6 +368,7 @@ static int supported(Images &x, Filter &w, Convolution &c, Images &y) {
   cudnnGetConvolution2dForwardOutputDim(&c, &x, &w, &n, &k, &rows, &columns);
   if (n != y.n || k != y.c || rows != y.h || columns != y.w || x.c != w.c) return BAD_PARAM;
   if (x.format != 1 || w.format != 1 || y.format != 1 || c.mode != 1 || c.compute != 0) return NOT_SUPPORTED;
+  if (fault == "multiples-of-8" && x.type == 9 && (x.c % 8 || y.c % 8)) return NOT_SUPPORTED;
   return x.type == w.type && w.type == y.type && (x.type == 0 || x.type == 9) ? 0 : NOT_SUPPORTED;
 }
 
