@@ -1,4 +1,4 @@
-import { openRun, type RunEvent } from '@convoy/coordinator'
+import { openRun, trainingSchema, type RunEvent } from '@convoy/coordinator'
 import type { Dataset } from '@convoy/data'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -18,7 +18,9 @@ const WARM_UP = 6
 /** Updates of a round's run. */
 const STEPS = 26
 
-type Config = ReturnType<typeof settle<typeof trainSchema>>
+/** Both sides are measured with the same leaves, so their size is a number. */
+const benchSchema = trainSchema.extend({ microBatch: trainingSchema.shape.microBatch })
+type Config = ReturnType<typeof settle<typeof benchSchema>>
 
 /** Resident memory of a process in MB, or NaN where the system does not tell. */
 async function residentMegabytes(pid: number): Promise<number> {
@@ -75,7 +77,7 @@ export async function benchCluster(
 ): Promise<number> {
   const display = new Display(styleFor(options.json), process.stdout)
   const values = collect(trainSchema, given)
-  const config = settle(trainSchema, values)
+  const config = settle(benchSchema, values)
   const dataset = await loadData(values, display)
   const plan = await planWorkers(config)
   const workers = plan.count

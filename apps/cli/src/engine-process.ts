@@ -1,13 +1,13 @@
 import { createEngine, Masks, type EngineChoice } from '@convoy/engine'
-import { buildModel, initialise } from '@convoy/model'
+import { buildModel, initialise, trainedLayout, volume, type ModelSpec } from '@convoy/model'
 
 /** A request to the measuring process, and its answer. */
 export interface Measure {
   readonly engine: EngineChoice
   readonly leaf: number
   readonly seconds: number
-  /** Filters as a multiple of All-CNN-C's; 1 unless told. */
-  readonly width?: number
+  /** All-CNN-C for CIFAR-10 unless told. */
+  readonly model?: ModelSpec
   /** Forward pass only. */
   readonly forward?: boolean
 }
@@ -16,22 +16,27 @@ export interface Measured {
   readonly description: string
 }
 
-const cifar = { input: [32, 32, 3], classes: 10 } as const
+const allCnn = buildModel('all-cnn-c', { input: [32, 32, 3], classes: 10 })
 
 /**
- * Measures an engine on All-CNN-C in a process of its own: parameters loaded once for every four leaves, masks drawn, the
+ * Measures an engine on a model in a process of its own: parameters loaded once for every four leaves, masks drawn, the
  * gradient copied out, all counted, as in training.
  */
-async function measure({ engine: choice, leaf, seconds, width = 1, forward }: Measure): Promise<Measured> {
+async function measure({
+  engine: choice,
+  leaf,
+  seconds,
+  model = allCnn,
+  forward,
+}: Measure): Promise<Measured> {
   const engine = await createEngine(choice)
-  const model = buildModel('all-cnn-c', { ...cifar, width })
   const compiled = await engine.compile(model, leaf)
   const masks = new Masks(model, leaf)
   const parameters = initialise(model, 'heUniform', 1)
-  const gradient = new Float32Array(parameters.length)
-  const images = Float32Array.from({ length: leaf * 3072 }, (_, i) => Math.sin(i))
-  const labels = Int32Array.from({ length: leaf }, (_, i) => i % 10)
-  const logits = new Float32Array(leaf * 10)
+  const gradient = new Float32Array(trainedLayout(model).size)
+  const images = Float32Array.from({ length: leaf * volume(model.input) }, (_, i) => Math.sin(i))
+  const labels = Int32Array.from({ length: leaf }, (_, i) => i % model.classes)
+  const logits = new Float32Array(leaf * model.classes)
   let steps = 0
   const step = () => {
     if (steps % 4 === 0) compiled.load(parameters)

@@ -1,4 +1,4 @@
-import { coordinatorSchema, dataSchema } from '@convoy/coordinator/config'
+import { coordinatorSchema, dataSchema, trainingSchema } from '@convoy/coordinator/config'
 import { engineSchema } from '@convoy/worker/config'
 import { z } from 'zod'
 
@@ -24,5 +24,14 @@ export const trainSchema = z.object({
   ...localSchema.shape,
   ...engineSchema.shape,
   ...coordinatorSchema.shape,
+  // Only where the engines are those of this machine can their speed be measured.
+  microBatch: z
+    .union([trainingSchema.shape.microBatch.unwrap(), z.literal('auto')])
+    .default(16)
+    .meta({
+      description:
+        'samples a leaf, the smallest piece of work; auto measures which suits the engine, as a new run on GPUs does by itself',
+      unit: 'N|auto',
+    }),
 })
 export const evaluateSchema = z.object({ ...localSchema.shape, ...engineSchema.shape, ...dataSchema.shape })

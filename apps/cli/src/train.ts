@@ -1,5 +1,6 @@
 import {
   coordinatorSchema,
+  modelFor,
   openRun,
   recipes,
   type CoordinatorConfig,
@@ -13,6 +14,7 @@ import { once } from 'node:events'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import type { Logger } from 'pino'
+import type { z } from 'zod'
 import { Display, type Style } from './display.ts'
 import { LocalWorkers, planWorkers } from './local.ts'
 import { EXIT, trainSchema } from './schemas.ts'
@@ -95,7 +97,11 @@ async function settings(
       (text) => JSON.parse(text) as Values,
       () => undefined,
     )
-    if (kept) return { values: { ...kept, ...set }, resumed: true }
+    if (kept) {
+      // What was measured when the run began stays.
+      if (set['microBatch'] === 'auto') delete set['microBatch']
+      return { values: { ...kept, ...set }, resumed: true }
+    }
   }
   return { values: { ...recipeOf(options.recipe ?? 'keras'), ...set }, resumed: false }
 }
@@ -149,14 +155,21 @@ export async function train(given: Given, options: Options): Promise<number> {
   }
   // What `auto` found is what the run goes on with.
   if (nothingChosen) values['data'] = dataset.name
-  const config = settle(trainSchema, values)
+  const settled = settle(trainSchema, values)
+  const plan = await planWorkers(settled)
+  const onGpus = plan.gpus > 0 && values['microBatch'] === undefined
+  const microBatch = onGpus ? 'auto' : settled.microBatch
+  const config = {
+    ...settled,
+    microBatch: microBatch === 'auto' ? await fastLeaf(settled, dataset, plan, display) : microBatch,
+  }
   const run = await openOnFreePort(config, dataset, display, 'port' in values)
   let failure: ConvoyError | undefined
   const workers = new LocalWorkers(run.url, config, config.token, (error) => {
     failure ??= error
     run.stop()
   })
-  workers.start(await planWorkers(config))
+  workers.start(plan)
   try {
     const watched = await trainWatched(run, display)
     if (failure) throw failure
@@ -167,6 +180,30 @@ export async function train(given: Given, options: Options): Promise<number> {
     await run.close('the run is over')
     await workers.close()
   }
+}
+
+/** The leaf size that suits this machine's engine. */
+async function fastLeaf(
+  config: z.infer<typeof trainSchema>,
+  dataset: Dataset,
+  { count, gpus }: { count: number; gpus: number },
+  display: Display,
+): Promise<number> {
+  // Loaded here only: a coordinator's image has no engines.
+  const { leafSizes, measureLeaves, smallestGood } = await import('./micro-batch.ts')
+  const { engine, precision, threads, device = 0, gpu, batchSize } = config
+  const batch = batchSize === 'full' ? dataset.train.count : Math.min(batchSize, dataset.train.count)
+  const sizes = leafSizes(batch, count, gpus > 0)
+  const choice = { engine, precision, threads, device, gpu }
+  const speeds = await measureLeaves(choice, modelFor(config, dataset), sizes, (text) =>
+    display.progress(text),
+  )
+  const leaf = smallestGood(speeds)
+  const table = [...speeds].map(([size, speed]) => `${size}: ${speed.toFixed(0)}`).join(', ')
+  display.say(
+    `micro-batch ${leaf}, measured here (images/s by leaf: ${table}); it decides the bits: name it to repeat them`,
+  )
+  return leaf
 }
 
 function resumeHint(run: Run): string {

@@ -1,7 +1,7 @@
 import { Convergence, guessingCost } from '@convoy/convergence'
 import { prepare, type AugmentationSpec, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
-import { buildModel, freeze, parameterLayout, trainedLayout } from '@convoy/model'
+import { buildModel, freeze, parameterLayout, trainedLayout, type ModelSpec } from '@convoy/model'
 import { mkdir, readFile, rm } from 'node:fs/promises'
 import { arch, availableParallelism, cpus, hostname, release, totalmem, type } from 'node:os'
 import path from 'node:path'
@@ -70,6 +70,19 @@ function difference(ours: string, theirs: string): string {
     .join('; ')
 }
 
+/** The network that a run trains. Throws E_MODEL where it does not fit the data set. */
+export function modelFor(config: Omit<TrainingConfig, 'microBatch'>, { shape, classes }: Dataset): ModelSpec {
+  const built = buildModel(config.model, {
+    input: shape,
+    classes: classes.length,
+    width: config.width,
+    inputDropout: config.inputDropout,
+    dropout: config.dropout,
+    head: config.head,
+  })
+  return config.freeze === undefined ? built : freeze(built, config.freeze)
+}
+
 /**
  * Opens a run: builds the model, finds the newest good checkpoint, and listens for workers.
  *
@@ -84,15 +97,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     cacheDirectory: config.cache,
     progress: (text) => listen({ event: 'preparing', text }),
   })
-  const built = buildModel(config.model, {
-    input: dataset.shape,
-    classes: dataset.classes.length,
-    width: config.width,
-    inputDropout: config.inputDropout,
-    dropout: config.dropout,
-    head: config.head,
-  })
-  const model = config.freeze === undefined ? built : freeze(built, config.freeze)
+  const model = modelFor(config, dataset)
   const { name, directory, made } = await makeFolder(config, model.name)
   const initial = await initialParameters(trainingConfig, model, directory).catch(async (error: unknown) => {
     if (made) await rm(directory, { recursive: true, force: true })

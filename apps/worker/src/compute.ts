@@ -1,4 +1,4 @@
-import { augmentationSpec, ImageFiller, loadDataset, preprocessingSpec, type Dataset } from '@convoy/data'
+import { augmentationSpec, LeafImages, loadDataset, preprocessingSpec, type Dataset } from '@convoy/data'
 import { createEngine, Masks, PREDICT_BATCH, type CompiledModel, type Engine } from '@convoy/engine'
 import { asConvoyError } from '@convoy/errors'
 import { parameterLayout, trainedLayout, volume, type ModelSpec } from '@convoy/model'
@@ -33,16 +33,20 @@ const port = parentPort!
 const setup = workerData as ComputeSetup
 const tell = (outcome: Outcome, transfer: ArrayBuffer[] = []) => port.postMessage(outcome, transfer)
 
+/** A leaf's input, in arrays that are used again. */
+interface Leaf {
+  readonly batch: LeafImages
+  readonly masks: Masks
+}
+
 /** Everything that belongs to one run: made at its welcome, reused in every step. */
 class Bench {
   readonly welcome: Welcome
   readonly model: ModelSpec
   readonly compiled: CompiledModel
-  readonly filler: ImageFiller
-  readonly masks: Masks
+  /** Two: while an engine computes one, it may take the next in. */
+  readonly leaves: readonly Leaf[]
   readonly summer: NodeSummer
-  readonly images: Float32Array
-  readonly labels: Int32Array
   readonly pixelsPerImage: number
   readonly parameterCount: number
   /** Numbers of a gradient: one for each parameter that is trained. */
@@ -57,19 +61,17 @@ class Bench {
     this.welcome = welcome
     this.model = model
     this.compiled = compiled
-    this.filler = new ImageFiller(
-      model.input,
-      preprocessingSpec.parse(welcome.preprocessing),
-      augmentationSpec.parse(welcome.augmentation),
-    )
-    this.masks = new Masks(model, microBatch)
+    const preprocessing = preprocessingSpec.parse(welcome.preprocessing)
+    const augmentation = augmentationSpec.parse(welcome.augmentation)
+    const most = Math.max(microBatch, PREDICT_BATCH)
+    this.leaves = Array.from({ length: compiled.begin ? 2 : 1 }, () => ({
+      batch: new LeafImages(model.input, preprocessing, augmentation, most),
+      masks: new Masks(model, microBatch),
+    }))
     this.parameterCount = parameterLayout(model).size
     this.gradientSize = trainedLayout(model).size
     this.summer = new NodeSummer(this.gradientSize)
     this.pixelsPerImage = volume(model.input)
-    const most = Math.max(microBatch, PREDICT_BATCH)
-    this.images = new Float32Array(most * this.pixelsPerImage)
-    this.labels = new Int32Array(most)
   }
 }
 
@@ -203,25 +205,26 @@ function unpack(bench: Bench, { work, payload }: Request) {
   return { ids, labels, pixels }
 }
 
-/** Makes the engine's input of samples [from, from + count) of a request, varied where it is for training. */
+/** Makes a leaf's input of samples [from, from + count) of a request, varied where it is for training. */
 function fill(
   bench: Bench,
   samples: ReturnType<typeof unpack>,
   from: number,
   count: number,
   { work }: Request,
+  { batch }: Leaf,
 ): void {
-  const { pixelsPerImage, images, labels, filler } = bench
+  const { pixelsPerImage } = bench
   const { seed } = bench.welcome
+  batch.clear()
   for (let i = 0; i < count; i++) {
     const sample = samples.ids[from + i]
     const at = samples.pixels ? from + i : sample
-    labels[i] = samples.labels ? samples.labels[from + i] : dataset!.train.labels[sample]
     const pixels = samples.pixels ?? dataset!.train.pixels
-    filler.fill(
+    batch.add(
       pixels.subarray(at * pixelsPerImage, (at + 1) * pixelsPerImage),
+      samples.labels ? samples.labels[from + i] : dataset!.train.labels[sample],
       work.task === 'gradient' ? { seed, epoch: work.epoch, sample } : undefined,
-      images.subarray(i * pixelsPerImage, (i + 1) * pixelsPerImage),
     )
   }
 }
@@ -230,19 +233,30 @@ function fill(
 async function computeGradient(bench: Bench, request: Request): Promise<void> {
   const { work } = request
   const { microBatch, seed } = bench.welcome
-  const { compiled, masks, summer, images, labels } = bench
+  const { compiled, leaves, summer } = bench
   const samples = unpack(bench, request)
   const started = performance.now()
   summer.begin(work.lo, work.hi)
-  for (let leaf = work.lo; leaf < work.hi; leaf++) {
+  const prepare = (leaf: number): Leaf => {
     const from = (leaf - work.lo) * microBatch
     const count = Math.min(microBatch, work.count - from)
-    fill(bench, samples, from, count, request)
-    masks.fill({ seed, epoch: work.epoch, step: work.step, leaf }, count)
-    const { loss, correct } = compiled.gradient({ count, images, labels }, masks, summer.buffer())
-    summer.push(loss, correct, count)
-    if (leaf + 1 < work.hi) await hearMessages()
+    const prepared = leaves[leaf % leaves.length]
+    fill(bench, samples, from, count, request, prepared)
+    prepared.masks.fill({ seed, epoch: work.epoch, step: work.step, leaf }, count)
+    compiled.begin?.(prepared.batch, prepared.masks)
+    return prepared
+  }
+  let current = prepare(work.lo)
+  for (let leaf = work.lo; leaf < work.hi; leaf++) {
+    const more = leaf + 1 < work.hi
+    const { batch, masks } = current
+    // An engine that can begin is given the next leaf before this one is waited for.
+    if (more && compiled.begin) current = prepare(leaf + 1)
+    const { loss, correct } = compiled.gradient(batch, masks, summer.buffer())
+    summer.push(loss, correct, batch.count)
+    if (more) await hearMessages()
     if (cancelled) return tell({ kind: 'failed', work, why: 'cancelled' })
+    if (more && !compiled.begin) current = prepare(leaf + 1)
   }
   const sum = summer.result()
   const bf16 = work.encoding === 'bf16'
@@ -267,8 +281,13 @@ async function evaluate(bench: Bench, request: Request): Promise<void> {
   const logits = new Float32Array(work.count * classes)
   for (let from = 0; from < work.count; from += PREDICT_BATCH) {
     const count = Math.min(PREDICT_BATCH, work.count - from)
-    fill(bench, samples, from, count, request)
-    bench.compiled.predict(bench.images, count, logits.subarray(from * classes, (from + count) * classes))
+    const [leaf] = bench.leaves
+    fill(bench, samples, from, count, request, leaf)
+    bench.compiled.predict(
+      leaf.batch.images,
+      count,
+      logits.subarray(from * classes, (from + count) * classes),
+    )
     if (from + count < work.count) await hearMessages()
     if (cancelled) return tell({ kind: 'failed', work, why: 'cancelled' })
   }

@@ -12,8 +12,8 @@ export class ImageFiller {
   readonly #channels: number
   readonly #preprocessing: PreprocessingSpec
   readonly #augmentation: AugmentationSpec
-  /** What each byte becomes, by channel: [channels, 256]. */
-  readonly #table: Float32Array | undefined
+  /** What each byte becomes, by channel: [channels, 256]; undefined where that depends on more than the byte. */
+  readonly table: Float32Array | undefined
   /** Where the pixels of one row come from. */
   readonly #columns: Int32Array
   readonly #random = new RandomStream(0)
@@ -29,11 +29,11 @@ export class ImageFiller {
     this.#augmentation = augmentation
     this.#columns = new Int32Array(this.#width)
     if (preprocessing.kind === 'channels') {
-      this.#table = new Float32Array(256 * this.#channels)
-      for (let i = 0; i < this.#table.length; i++) {
+      this.table = new Float32Array(256 * this.#channels)
+      for (let i = 0; i < this.table.length; i++) {
         const channel = i >> 8
         const { mean, deviation } = preprocessing
-        this.#table[i] = ((i & 255) / 255 - mean[channel]) / deviation[channel]
+        this.table[i] = ((i & 255) / 255 - mean[channel]) / deviation[channel]
       }
     }
   }
@@ -44,19 +44,26 @@ export class ImageFiller {
    * @param into Receives float32 [height, width, channels].
    */
   fill(pixels: Uint8Array | Float32Array, key: SampleKey | undefined, into: Float32Array): void {
-    const variation = this.#variation
-    if (key) vary(this.#augmentation, key, this.#random, variation)
-    else {
-      variation.flip = false
-      variation.down = variation.right = 0
-    }
+    this.vary(key, this.#variation)
+    this.place(pixels, this.#variation, into)
+  }
+
+  /** Draws an image's variation; none where there is no key. */
+  vary(key: SampleKey | undefined, into: Variation): void {
+    if (key) return vary(this.#augmentation, key, this.#random, into)
+    into.flip = false
+    into.down = into.right = 0
+  }
+
+  /** As `fill`, with a variation that was drawn. */
+  place(pixels: Uint8Array | Float32Array, variation: Variation, into: Float32Array): void {
     const columns = this.#columns
     const width = this.#width
     for (let x = 0; x < width; x++) {
       const from = reflect(x - variation.right, width)
       columns[x] = (variation.flip ? width - 1 - from : from) * this.#channels
     }
-    if (this.#table && pixels instanceof Uint8Array) this.#look(pixels, this.#table, variation.down, into)
+    if (this.table && pixels instanceof Uint8Array) this.#look(pixels, this.table, variation.down, into)
     else this.#copy(pixels, variation.down, into)
     if (this.#preprocessing.kind === 'gcn') normaliseContrast(into, this.#preprocessing.scale)
   }

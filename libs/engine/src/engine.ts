@@ -12,11 +12,26 @@ export interface NumericsClass {
   readonly threads: number
 }
 
+/** Images as they are stored, and what makes the network's input of them: a gather and a look-up, no arithmetic. */
+export interface StoredImages {
+  /** One array of bytes for each image, [height, width, channels]. */
+  readonly pixels: readonly Uint8Array[]
+  /** What each byte becomes, by channel: float32 [channels, 256]. */
+  readonly table: Float32Array
+  /**
+   * int32 [count, 3]: 1 where the image is mirrored left to right, then how many rows and columns it moves down and
+   * right; what comes in from outside is reflected, as `ImageFiller` of libs/data does.
+   */
+  readonly variations: Int32Array
+}
+
 /** Preprocessed images and their labels; arrays may be longer than `count` needs. */
 export interface LabelledImages {
   readonly count: number
   /** float32 [count, height, width, channels]. */
   readonly images: Float32Array
+  /** What `images` is made of, where there is such a thing. An engine may make them itself and leave `images` alone. */
+  readonly stored?: StoredImages | undefined
   /** [count], each from 0 to classes - 1. */
   readonly labels: Int32Array
 }
@@ -54,6 +69,12 @@ export interface CompiledModel {
    * @param into Receives the flat float32 gradient in the model's `trainedLayout`.
    */
   gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult
+  /**
+   * Begins with a leaf whose gradient will be asked for next, or after the one that was begun before it, with the same
+   * `batch`: what an engine with a device of its own has, so that the device is never idle while the caller does its part.
+   * It takes what is in `batch` and `masks` at once. Two may be under way. What is begun and not asked for is given up.
+   */
+  begin?(batch: LabelledImages, masks: DropoutMasks): void
   /**
    * Logits with dropout off.
    *

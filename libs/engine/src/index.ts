@@ -6,6 +6,7 @@ export type {
   GradientResult,
   LabelledImages,
   NumericsClass,
+  StoredImages,
 } from './engine.ts'
 export { PREDICT_BATCH } from './engine.ts'
 export { Masks } from './masks.ts'

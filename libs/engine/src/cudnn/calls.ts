@@ -15,8 +15,9 @@ export interface Tensor {
   readonly type: keyof typeof bytesOf
   /** How many numbers. */
   readonly size: number
-  /** Its place in the plan's block of memory. */
+  /** Its place in the plan's block of memory, or in its block of inputs. */
   readonly buffer: Buffer
+  readonly input: boolean
 }
 
 /** A convolution or one of its gradients, as cuDNN is told of it. Images are [count, height, width, channels]. */
@@ -41,8 +42,16 @@ export type Argument = number | Tensor | { readonly tensor: Tensor; readonly off
 
 export type Call =
   | {
-      readonly kind: 'upload' | 'download'
+      /** The host's numbers to the device. */
+      readonly kind: 'upload'
       readonly tensor: Tensor
+    }
+  | {
+      /** A part of a tensor to the host, which goes while the calls after it compute. */
+      readonly kind: 'download'
+      readonly tensor: Tensor
+      readonly offset: number
+      readonly size: number
     }
   | {
       readonly kind: 'convolution'

@@ -10,7 +10,7 @@ import type {
 } from '../engine.ts'
 import { Plans, type Purpose, type SizedPlan } from '../plans.ts'
 import { differences, drawLeaf, referenceGradient } from '../reference.ts'
-import { Gpu, Session } from './gpu.ts'
+import { Gpu, LANES, Session } from './gpu.ts'
 import { Plan } from './plan.ts'
 
 type Precision = 'float32' | 'tf32' | 'bf16'
@@ -143,6 +143,9 @@ export class CudnnEngine implements Engine {
   }
 }
 
+/** The lane of a session that new parameters take. */
+const LOADING = LANES
+
 /** A plan with its memory on the device. */
 class Ready implements SizedPlan {
   readonly plan: Plan
@@ -161,35 +164,43 @@ class Ready implements SizedPlan {
     this.#parameters = parameters
     this.#classes = model.classes
     this.plan = new Plan(gpu.choose, model, count, precision, purpose)
-    const { bytes, load, giveMasks, drawMasks, step } = this.plan
-    this.#session = new Session(gpu, bytes, [load, giveMasks, drawMasks, step])
+    this.#session = new Session(gpu, this.plan, purpose === 'train' ? LANES : 1)
   }
 
   load(): void {
-    const { plan } = this
-    new Float32Array(this.#session.host(plan.parameters)).set(this.#parameters)
-    this.#session.run(plan.load)
+    const { parameters, load } = this.plan
+    new Float32Array(this.#session.host(LOADING, parameters)).set(this.#parameters)
+    this.#session.start(LOADING, { uploads: [], calls: load })
   }
 
-  gradient(
-    { count, images, labels }: LabelledImages,
-    masks: DropoutMasks,
-    into: Float32Array,
-  ): GradientResult {
+  /** Takes a leaf in and starts computing its gradient. */
+  begin(lane: number, batch: LabelledImages, masks: DropoutMasks): void {
     const { plan } = this
-    this.#give(images)
-    new Int32Array(this.#session.host(plan.labels)).set(labels.subarray(0, count))
-    if (masks.keys) {
-      if (plan.masks.length > 0) new Uint32Array(this.#session.host(plan.keys)).set(masks.keys)
-      this.#session.run(plan.drawMasks, plan.step)
+    const { count, stored, labels } = batch
+    if (stored) {
+      const { pixels, table, variations } = stored
+      const bytes = new Uint8Array(this.#session.host(lane, plan.pixels))
+      const each = plan.pixels.size / count
+      for (let sample = 0; sample < count; sample++) bytes.set(pixels[sample], sample * each)
+      new Float32Array(this.#session.host(lane, plan.table)).set(table)
+      new Int32Array(this.#session.host(lane, plan.variations)).set(variations.subarray(0, 3 * count))
+    } else this.#give(lane, batch.images)
+    new Int32Array(this.#session.host(lane, plan.labels)).set(labels.subarray(0, count))
+    const drawn = masks.keys !== undefined
+    if (drawn) {
+      if (plan.masks.length > 0) new Uint32Array(this.#session.host(lane, plan.keys)).set(masks.keys)
     } else {
       plan.masks.forEach((mask, i) => {
-        new Uint8Array(this.#session.host(mask)).set(masks.values[i].subarray(0, mask.size))
+        new Uint8Array(this.#session.host(lane, mask)).set(masks.values[i].subarray(0, mask.size))
       })
-      this.#session.run(plan.giveMasks, plan.step)
     }
-    into.set(new Float32Array(this.#session.host(plan.gradient)))
-    const results = new Float64Array(this.#session.host(plan.results))
+    this.#session.start(lane, plan.steps[stored ? 'stored' : 'given'][drawn ? 'drawn' : 'given'])
+  }
+
+  /** Waits for what was begun. */
+  finish(lane: number, count: number, into: Float32Array): GradientResult {
+    into.set(new Float32Array(this.#session.host(lane, this.plan.gradient)))
+    const results = new Float64Array(this.#session.host(lane, this.plan.results))
     const totals = { loss: 0, correct: 0 }
     for (let sample = 0; sample < count; sample++) {
       totals.loss += results[2 * sample]
@@ -199,18 +210,18 @@ class Ready implements SizedPlan {
   }
 
   predict(images: Float32Array, count: number, into: Float32Array): void {
-    this.#give(images)
-    this.#session.run(this.plan.step)
-    into.set(new Float32Array(this.#session.host(this.plan.logits), 0, count * this.#classes))
+    this.#give(0, images)
+    this.#session.start(0, this.plan.steps.given.given)
+    into.set(new Float32Array(this.#session.host(0, this.plan.logits), 0, count * this.#classes))
   }
 
   dispose(): void {
     this.#session.dispose()
   }
 
-  #give(images: Float32Array): void {
+  #give(lane: number, images: Float32Array): void {
     const { images: tensor } = this.plan
-    new Float32Array(this.#session.host(tensor)).set(images.subarray(0, tensor.size))
+    new Float32Array(this.#session.host(lane, tensor)).set(images.subarray(0, tensor.size))
   }
 }
 
@@ -219,6 +230,8 @@ export class CudnnModel implements CompiledModel {
   readonly #gradientSize: number
   readonly #plans: Plans<Ready>
   readonly #onDispose: (model: CudnnModel) => void
+  /** What was begun and not yet asked for, the oldest first. */
+  #begun: { readonly batch: LabelledImages; readonly plan: Ready; readonly lane: number }[] = []
 
   constructor(
     gpu: Gpu,
@@ -234,16 +247,40 @@ export class CudnnModel implements CompiledModel {
       maxBatch,
       (count, purpose) => new Ready(gpu, model, count, precision, purpose, this.#parameters),
     )
-    this.#plans.take(maxBatch, 'train')
+    try {
+      this.#plans.take(maxBatch, 'train')
+    } catch (error) {
+      this.dispose()
+      throw error
+    }
   }
 
   load(parameters: Float32Array): void {
+    this.#begun = []
     this.#parameters.set(parameters)
     this.#plans.outdate()
   }
 
+  begin(batch: LabelledImages, masks: DropoutMasks): void {
+    this.#begin(batch, masks, { length: this.#gradientSize })
+  }
+
+  #begin(batch: LabelledImages, masks: DropoutMasks, into: { readonly length: number }): void {
+    const plan = this.#plans.takeForGradient(batch.count, into, this.#gradientSize)
+    // A lane that is taken belongs to the leaf before.
+    const taken = this.#begun.at(-1)
+    const lane = taken?.plan === plan ? 1 - taken.lane : 0
+    plan.begin(lane, batch, masks)
+    this.#begun.push({ batch, plan, lane })
+  }
+
   gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult {
-    return this.#plans.takeForGradient(batch.count, into, this.#gradientSize).gradient(batch, masks, into)
+    if (this.#begun[0]?.batch !== batch || into.length !== this.#gradientSize) {
+      this.#begun = []
+      this.#begin(batch, masks, into)
+    }
+    const { plan, lane } = this.#begun.shift()!
+    return plan.finish(lane, batch.count, into)
   }
 
   predict(images: Float32Array, count: number, into: Float32Array): void {
@@ -251,6 +288,7 @@ export class CudnnModel implements CompiledModel {
   }
 
   dispose(): void {
+    this.#begun = []
     this.#plans.dispose()
     this.#onDispose(this)
   }

@@ -123,7 +123,11 @@ export class Gpu {
   readonly version: string
   readonly driver: Driver
   readonly cudnn: Cudnn
+  /** Computes. */
   readonly stream: Handle
+  /** Bring to the GPU and back, meanwhile. */
+  readonly up: Handle
+  readonly down: Handle
   readonly handle: Handle
   readonly functions: ReadonlyMap<string, Handle>
   /** False once a list of calls could not be recorded as a graph: then they are made one by one. */
@@ -179,7 +183,11 @@ export class Gpu {
         handle((to) => driver.cuModuleGetFunction(to, this.#module, name), `find the kernel ${name}`),
       ]),
     )
-    this.stream = handle((to) => driver.cuStreamCreate(to, Enum.CU_STREAM_NON_BLOCKING), 'make a stream')
+    const stream = () =>
+      handle((to) => driver.cuStreamCreate(to, Enum.CU_STREAM_NON_BLOCKING), 'make a stream')
+    this.stream = stream()
+    this.up = stream()
+    this.down = stream()
     const made = new BigUint64Array(1)
     checkCudnn(cudnn, cudnn.cudnnCreate(made), 'start')
     this.handle = made[0]
@@ -216,75 +224,150 @@ export class Gpu {
   dispose(): void {
     this.use()
     this.cudnn.cudnnDestroy(this.handle)
-    this.driver.cuStreamDestroy_v2(this.stream)
+    for (const stream of [this.stream, this.up, this.down]) this.driver.cuStreamDestroy_v2(stream)
     this.driver.cuModuleUnload(this.#module)
     this.driver.cuDevicePrimaryCtxRelease_v2(this.#device)
   }
 }
 
-/** A list of calls made ready: first run one by one, so that cuDNN loads what it needs, then recorded as a CUDA graph. */
+/** What may be under way at once: while one leaf is computed, the next is brought to the GPU, or an earlier one's gradient read. */
+export const LANES = 2
+
+/** Calls made ready for a lane: first run one by one, so that cuDNN loads what it needs, then recorded as a CUDA graph. */
 interface Ready {
   readonly commands: readonly (() => void)[]
-  ran: boolean
   graph: Handle
 }
 
-/** The memory of a plan on a GPU, and its calls made ready. */
+/** A way through a session: its own block of inputs on the GPU, and its own memory of the host. */
+interface Lane {
+  /** 0 where the lane has no inputs. */
+  readonly inputs: Handle
+  /** Pinned, so that copies need no detour. */
+  readonly hosts: Map<Tensor, { readonly address: Handle; readonly view: ArrayBuffer }>
+  readonly ready: Map<readonly Call[], Ready>
+  /** Events: the inputs are there; all is done. */
+  readonly uploaded: Handle
+  readonly done: Handle
+  busy: boolean
+}
+
+/**
+ * The memory of a plan on a GPU, and its calls made ready. All that is computed is computed in the order in which it was
+ * started, on one stream; each lane's inputs go up on another, and what comes down does on a third.
+ */
 export class Session {
   readonly #gpu: Gpu
   readonly #base: Handle
-  readonly #hosts = new Map<Tensor, { readonly address: Handle; readonly view: ArrayBuffer }>()
-  readonly #ready = new Map<readonly Call[], Ready>()
+  readonly #inputBytes: number
+  /** The last one, without inputs, is for new parameters. */
+  readonly #lanes: (Lane | undefined)[] = Array.from({ length: LANES + 1 }, () => undefined)
+  readonly #events: Handle[] = []
   readonly #descriptors: Descriptors[] = []
+  /** Lists that were run: all of cuDNN that they need is loaded. */
+  readonly #ran = new Set<readonly Call[]>()
   /** Memory of the kernels' arguments, which must stay reachable. */
   readonly #held: ArrayBuffer[] = []
 
-  /** Throws E_ENGINE_GPU where memory runs out. */
-  constructor(gpu: Gpu, bytes: number, lists: readonly (readonly Call[])[]) {
+  /**
+   * @param lanes How many with inputs will be used, at most `LANES`.
+   * Throws E_ENGINE_GPU where memory runs out.
+   */
+  constructor(
+    gpu: Gpu,
+    { bytes, inputBytes }: { readonly bytes: number; readonly inputBytes: number },
+    lanes: number,
+  ) {
     this.#gpu = gpu
     gpu.use()
-    const { driver } = gpu
-    const base = new BigUint64Array(1)
-    checkDriver(driver, driver.cuMemAlloc_v2(base, bytes), `reserve ${(bytes / 2 ** 20).toFixed(0)} MiB`)
-    this.#base = base[0]
+    this.#inputBytes = inputBytes
+    this.#base = this.#reserve(bytes)
     try {
-      for (const list of lists) {
-        const commands = list.map((call) => this.#prepare(call))
-        this.#ready.set(list, { commands, ran: false, graph: 0n })
-      }
+      for (let lane = 0; lane < lanes; lane++) this.#lane(lane)
     } catch (error) {
       this.dispose()
       throw error
     }
   }
 
-  /** The host's copy of a tensor that is uploaded or downloaded. */
-  host(tensor: Tensor): ArrayBuffer {
-    return this.#hosts.get(tensor)!.view
+  /** The host's copy of a tensor in a lane. Waits until the lane is free. */
+  host(lane: number, tensor: Tensor): ArrayBuffer {
+    this.#gpu.use()
+    this.finish(lane)
+    const made = this.#lane(lane)
+    this.#pinned(made, tensor)
+    return made.hosts.get(tensor)!.view
   }
 
-  /** Runs some of the lists, one after another, and waits until they are done. Throws E_ENGINE_GPU where a call fails. */
-  run(...lists: readonly (readonly Call[])[]): void {
-    const { driver, stream } = this.#gpu
-    this.#gpu.use()
-    for (const list of lists) {
-      const ready = this.#ready.get(list)!
-      if (ready.ran && ready.graph === 0n && list.length > 0) ready.graph = this.#record(ready.commands)
-      if (ready.graph !== 0n) checkDriver(driver, driver.cuGraphLaunch(ready.graph, stream), 'start a step')
-      else for (const command of ready.commands) command()
-      ready.ran = true
+  /** Starts with what `host` was given, after all that was started before. Throws E_ENGINE_GPU where a call fails. */
+  start(lane: number, { uploads, calls }: { uploads: readonly Tensor[]; calls: readonly Call[] }): void {
+    const gpu = this.#gpu
+    const { driver, stream, up } = gpu
+    gpu.use()
+    const made = this.#lane(lane)
+    if (uploads.length > 0) {
+      for (const tensor of uploads) this.#upload(made, tensor, up)()
+      checkDriver(driver, driver.cuEventRecord(made.uploaded, up), 'note the inputs')
+      checkDriver(driver, driver.cuStreamWaitEvent(stream, made.uploaded, 0), 'await the inputs')
     }
-    checkDriver(driver, driver.cuStreamSynchronize(stream), 'finish a step')
+    let ready = made.ready.get(calls)
+    if (!ready) made.ready.set(calls, (ready = { commands: this.#prepareAll(made, calls), graph: 0n }))
+    if (ready.graph === 0n && this.#ran.has(calls)) ready.graph = this.#record(ready.commands)
+    if (ready.graph !== 0n) checkDriver(driver, driver.cuGraphLaunch(ready.graph, stream), 'start a step')
+    else for (const command of ready.commands) command()
+    this.#ran.add(calls)
+    checkDriver(driver, driver.cuEventRecord(made.done, stream), 'note the end of a step')
+    made.busy = true
+  }
+
+  /** Waits until what was started in a lane is done. Throws E_ENGINE_GPU where it failed. */
+  finish(lane: number): void {
+    const made = this.#lanes[lane]
+    if (!made?.busy) return
+    const { driver } = this.#gpu
+    made.busy = false
+    checkDriver(driver, driver.cuEventSynchronize(made.done), 'finish a step')
   }
 
   dispose(): void {
-    const { driver } = this.#gpu
+    const { driver, stream, up } = this.#gpu
     this.#gpu.use()
-    driver.cuStreamSynchronize(this.#gpu.stream)
-    for (const { graph } of this.#ready.values()) if (graph !== 0n) driver.cuGraphExecDestroy(graph)
+    for (const one of [up, stream]) driver.cuStreamSynchronize(one)
+    for (const lane of this.#lanes) {
+      if (!lane) continue
+      for (const { graph } of lane.ready.values()) if (graph !== 0n) driver.cuGraphExecDestroy(graph)
+      for (const { address } of lane.hosts.values()) driver.cuMemFreeHost(address)
+      if (lane.inputs !== 0n) driver.cuMemFree_v2(lane.inputs)
+    }
     for (const descriptors of this.#descriptors) descriptors.dispose()
-    for (const { address } of this.#hosts.values()) driver.cuMemFreeHost(address)
+    for (const event of this.#events) driver.cuEventDestroy_v2(event)
     driver.cuMemFree_v2(this.#base)
+  }
+
+  #reserve(bytes: number): Handle {
+    const { driver } = this.#gpu
+    const address = new BigUint64Array(1)
+    checkDriver(driver, driver.cuMemAlloc_v2(address, bytes), `reserve ${(bytes / 2 ** 20).toFixed(0)} MiB`)
+    return address[0]
+  }
+
+  #lane(index: number): Lane {
+    return (this.#lanes[index] ??= {
+      inputs: index < LANES ? this.#reserve(this.#inputBytes) : 0n,
+      hosts: new Map(),
+      ready: new Map(),
+      uploaded: this.#event(),
+      done: this.#event(),
+      busy: false,
+    })
+  }
+
+  #event(): Handle {
+    const { driver } = this.#gpu
+    const made = new BigUint64Array(1)
+    checkDriver(driver, driver.cuEventCreate(made, Enum.CU_EVENT_DISABLE_TIMING), 'make an event')
+    this.#events.push(made[0])
+    return made[0]
   }
 
   /** Records the commands instead of running them; 0 where that cannot be done. */
@@ -309,45 +392,71 @@ export class Session {
     return executable[0]
   }
 
-  #address(tensor: Tensor, offset = 0): Handle {
-    return this.#base + BigInt(tensor.buffer.offset + offset * bytesOf[tensor.type])
+  #address(lane: Lane, tensor: Tensor, offset = 0): Handle {
+    const base = tensor.input ? lane.inputs : this.#base
+    return base + BigInt(tensor.buffer.offset + offset * bytesOf[tensor.type])
   }
 
-  /** The host's memory for a tensor: pinned, so that copies need no detour. */
-  #pinned(tensor: Tensor): Handle {
-    const known = this.#hosts.get(tensor)
+  /** The address of the host's memory for a tensor. */
+  #pinned(lane: Lane, tensor: Tensor): Handle {
+    const known = lane.hosts.get(tensor)
     if (known) return known.address
     const { driver } = this.#gpu
     const address = new BigUint64Array(1)
     const { bytes } = tensor.buffer
     checkDriver(driver, driver.cuMemHostAlloc(address, bytes, 0), `pin ${bytes} bytes`)
-    this.#hosts.set(tensor, { address: address[0], view: koffi.view(address[0], bytes) })
+    lane.hosts.set(tensor, { address: address[0], view: koffi.view(address[0], bytes) })
     return address[0]
   }
 
+  #upload(lane: Lane, tensor: Tensor, stream: Handle): () => void {
+    const { driver } = this.#gpu
+    const [from, to] = [this.#pinned(lane, tensor), this.#address(lane, tensor)]
+    const { bytes } = tensor.buffer
+    return () => checkDriver(driver, driver.cuMemcpyHtoDAsync_v2(to, from, bytes, stream), 'copy to the GPU')
+  }
+
+  /** The calls as functions; downloads are waited for at the end. */
+  #prepareAll(lane: Lane, calls: readonly Call[]): (() => void)[] {
+    const { driver, stream, down } = this.#gpu
+    const commands = calls.map((call) => this.#prepare(lane, call))
+    if (!calls.some(({ kind }) => kind === 'download')) return commands
+    const arrived = this.#event()
+    commands.push(() => {
+      checkDriver(driver, driver.cuEventRecord(arrived, down), 'note the results')
+      checkDriver(driver, driver.cuStreamWaitEvent(stream, arrived, 0), 'await the results')
+    })
+    return commands
+  }
+
   /** A call as a function without arguments. */
-  #prepare(call: Call): () => void {
-    const { driver, cudnn, stream, handle } = this.#gpu
+  #prepare(lane: Lane, call: Call): () => void {
+    const { driver, cudnn, stream, down, handle } = this.#gpu
     switch (call.kind) {
-      case 'upload': {
-        const [from, to] = [this.#pinned(call.tensor), this.#address(call.tensor)]
-        const { bytes } = call.tensor.buffer
-        return () =>
-          checkDriver(driver, driver.cuMemcpyHtoDAsync_v2(to, from, bytes, stream), 'copy to the GPU')
-      }
+      case 'upload':
+        return this.#upload(lane, call.tensor, stream)
       case 'download': {
-        const [to, from] = [this.#pinned(call.tensor), this.#address(call.tensor)]
-        const { bytes } = call.tensor.buffer
-        return () =>
-          checkDriver(driver, driver.cuMemcpyDtoHAsync_v2(to, from, bytes, stream), 'copy from the GPU')
+        const { tensor, offset, size } = call
+        const bytes = bytesOf[tensor.type]
+        const to = this.#pinned(lane, tensor) + BigInt(offset * bytes)
+        const from = this.#address(lane, tensor, offset)
+        const computed = this.#event()
+        return () => {
+          checkDriver(driver, driver.cuEventRecord(computed, stream), 'note a result')
+          checkDriver(driver, driver.cuStreamWaitEvent(down, computed, 0), 'await a result')
+          checkDriver(driver, driver.cuMemcpyDtoHAsync_v2(to, from, size * bytes, down), 'copy from the GPU')
+        }
       }
       case 'convolution': {
         const { name, convolution, algorithm, workspace } = call
         const { run, operands } = passes[convolution.pass]
         const descriptors = new Descriptors(cudnn, convolution)
         this.#descriptors.push(descriptors)
-        const [a, b, to] = operands.map((operand) => [descriptors[operand], this.#address(call[operand])])
-        const scratch = workspace ? this.#address(workspace) : 0n
+        const [a, b, to] = operands.map((operand) => [
+          descriptors[operand],
+          this.#address(lane, call[operand]),
+        ])
+        const scratch = workspace ? this.#address(lane, workspace) : 0n
         const args = [
           ...[handle, ONE, ...a, ...b, descriptors.convolution, algorithm],
           ...[scratch, workspace?.size ?? 0, ZERO, ...to],
@@ -356,7 +465,7 @@ export class Session {
       }
       case 'kernel': {
         const { name, entry } = call
-        const table = this.#arguments(entry, call.arguments)
+        const table = this.#arguments(lane, entry, call.arguments)
         const blocks = Math.ceil(call.arguments[0] / BLOCK)
         const kernel = this.#gpu.functions.get(entry)!
         const args = [kernel, blocks, 1, 1, BLOCK, 1, 1, 0, stream, table, 0n]
@@ -366,7 +475,7 @@ export class Session {
   }
 
   /** The address of an array of addresses of a kernel's arguments. */
-  #arguments(entry: string, values: readonly Argument[]): Handle {
+  #arguments(lane: Lane, entry: string, values: readonly Argument[]): Handle {
     const kinds = entries.get(entry)!
     const memory = new ArrayBuffer(16 * values.length)
     this.#held.push(memory)
@@ -379,7 +488,8 @@ export class Session {
       else if (kinds[i] === 'int') view.setUint32(at, value as number, true)
       else if (value !== null) {
         const { tensor, offset } = value as { tensor: Tensor; offset: number }
-        view.setBigUint64(at, tensor ? this.#address(tensor, offset) : this.#address(value as Tensor), true)
+        const address = tensor ? this.#address(lane, tensor, offset) : this.#address(lane, value as Tensor)
+        view.setBigUint64(at, address, true)
       }
     })
     return start

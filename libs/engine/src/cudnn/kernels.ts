@@ -38,6 +38,13 @@ __device__ inline void mix(unsigned &x, unsigned &y, int by) {
   y = ((y << by) | (y >> (32 - by))) ^ x;
 }
 
+// The index that i means in 0 ... size - 1, reflected at the borders without repeating them.
+__device__ inline int reflect(int i, int size) {
+  if (size == 1) return 0;
+  int period = 2 * (size - 1), within = (i % period + period) % period;
+  return within < size ? within : period - within;
+}
+
 __device__ inline unsigned position() { return blockIdx.x * blockDim.x + threadIdx.x; }
 `
 
@@ -127,6 +134,23 @@ const templates = {
     if (first + e + 4 <= elements) *(unsigned *)(to + first + e) = flags;
     else for (unsigned f = 0; first + e + f < elements; f++) to[first + e + f] = flags >> (8u * f);
   }`,
+  },
+  // The network's input of stored images, as ImageFiller of libs/data makes it: varied as said there, and looked up in a table.
+  fillImages: {
+    types: '',
+    parameters:
+      'unsigned size, const unsigned char *pixels, const float *table, const int *variations, float *to, ' +
+      'int height, int width, int channels',
+    body: `
+  unsigned i = position();
+  if (i >= size) return;
+  int c = i % channels, x = i / channels % width, y = i / channels / width % height;
+  unsigned n = i / channels / width / height;
+  const int *variation = variations + 3 * n;
+  y = reflect(y - variation[1], height);
+  x = reflect(x - variation[2], width);
+  if (variation[0]) x = width - 1 - x;
+  to[i] = table[c * 256 + pixels[((n * height + y) * width + x) * channels + c]];`,
   },
   // to[column, row] = from[row, column]: kernels are HWIO at the caller's and OHWI at cuDNN's.
   transpose: {

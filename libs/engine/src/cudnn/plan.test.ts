@@ -21,8 +21,9 @@ const name = (argument: Argument): string =>
 function line(call: Call): string {
   switch (call.kind) {
     case 'upload':
+      return `upload ${call.tensor.name}: ${call.tensor.type} ${call.tensor.size}`
     case 'download':
-      return `${call.kind} ${call.tensor.name}: ${call.tensor.type} ${call.tensor.size}`
+      return `download ${call.tensor.name}[${call.offset}]: ${call.tensor.type} ${call.size}`
     case 'convolution': {
       const { pass, type, tf32, image, kernel, output, padding, stride } = call.convolution
       const shapes = `image ${image.join('×')} kernel ${kernel.join('×')} output ${output.join('×')} padding ${padding.join(',')} stride ${stride.join(',')}`
@@ -38,15 +39,16 @@ describe('the plan of All-CNN-C', () => {
   // After a change that is meant: UPDATE_RECORDED=1 npx vitest run libs/engine/src/cudnn/plan.test.ts, and read the difference.
   it('has the recorded calls, in bf16 at a leaf of 128', () => {
     const plan = new Plan(choose, buildModel('all-cnn-c', cifar), 128, 'bf16', 'train')
+    const { uploads, calls } = plan.steps.stored.drawn
     const text = [
       'load',
       ...plan.load.map(line),
       '',
-      'masks',
-      ...plan.drawMasks.map(line),
+      'inputs, while the step before is computed',
+      ...uploads.map((tensor) => line({ kind: 'upload', tensor })),
       '',
       'step',
-      ...plan.step.map(line),
+      ...calls.map(line),
       '',
     ].join('\n')
     const file = path.join(import.meta.dirname, 'all-cnn-c.calls.txt')
@@ -56,7 +58,8 @@ describe('the plan of All-CNN-C', () => {
 
   it('needs fewer calls where the first layers are frozen, and none backwards to predict', () => {
     const model = buildModel('all-cnn-c', cifar)
-    const calls = (made: Plan) => made.step.filter(({ kind }) => kind === 'convolution').length
+    const calls = (made: Plan) =>
+      made.steps.given.given.calls.filter(({ kind }) => kind === 'convolution').length
     expect(calls(new Plan(choose, model, 4, 'bf16', 'train'))).toBe(9 + 9 + 8)
     expect(calls(new Plan(choose, freeze(model, 'all-but-2'), 4, 'bf16', 'train'))).toBe(9 + 2 + 1)
     expect(calls(new Plan(choose, model, 4, 'bf16', 'predict'))).toBe(9)
@@ -65,7 +68,7 @@ describe('the plan of All-CNN-C', () => {
   it('shares memory between what does not live at the same time', () => {
     const plan = new Plan(choose, buildModel('all-cnn-c', cifar), 128, 'bf16', 'train')
     const tensors = new Set(
-      plan.step.flatMap((call) =>
+      plan.steps.stored.drawn.calls.flatMap((call) =>
         call.kind === 'kernel'
           ? call.arguments.flatMap((a) =>
               a === null || typeof a === 'number' ? [] : 'tensor' in a ? a.tensor : a,
@@ -75,7 +78,8 @@ describe('the plan of All-CNN-C', () => {
             : call.tensor,
       ),
     )
-    const apart = [...tensors].reduce((sum, { buffer }) => sum + buffer.bytes, 0)
+    const own = [...tensors].filter(({ input }) => !input)
+    const apart = own.reduce((sum, { buffer }) => sum + buffer.bytes, 0)
     expect(plan.bytes).toBeLessThan(0.6 * apart)
     for (const { buffer } of tensors) expect(buffer.offset % 256).toBe(0)
   })

@@ -28,6 +28,8 @@ import { entry, PACK, ROWS } from './kernels.ts'
 
 type Pool = Extract<LayerSpec, { kind: 'maxPool' | 'averagePool' | 'sumPool' | 'globalAveragePool' }>
 
+type Convolving = Extract<LayerSpec, { kind: 'conv2d' }>
+
 /** What the kernels call the poolings. */
 const poolings: Record<Pool['kind'], number> = {
   maxPool: 0,
@@ -49,6 +51,14 @@ interface Activations {
 const ALIGNMENT = 256
 /** Kernels count places in 32 bits. */
 const MOST = 2 ** 31
+/** In about so many parts the gradient is sent, each while the rest is computed. */
+const PARTS = 5
+
+/** What the host gives for a step, and the step's calls: from there to the gradient, or to the logits. */
+export interface Step {
+  readonly uploads: readonly Tensor[]
+  readonly calls: readonly Call[]
+}
 
 /**
  * A model compiled for exactly `count` samples: the calls that bring parameters in, and those of a step.
@@ -64,17 +74,18 @@ const MOST = 2 ** 31
 export class Plan {
   /** After new parameters. */
   readonly load: readonly Call[]
-  /** Before a step: the masks as they are given, or drawn from their keys. */
-  readonly giveMasks: readonly Call[]
-  readonly drawMasks: readonly Call[]
-  /** From images to the gradient, or to the logits where the plan only predicts. */
-  readonly step: readonly Call[]
-  /** Bytes of the device's memory. */
+  /** By whether images are given as they are or made of stored ones, and masks given or drawn from their keys. */
+  readonly steps: Record<'given' | 'stored', Record<'given' | 'drawn', Step>>
+  /** Bytes of the device's memory, and of its block of inputs, which may be there more than once. */
   readonly bytes: number
+  readonly inputBytes: number
 
-  // What the host writes: float32, float32, int32, uint8 and uint32, as the engine takes them.
   readonly parameters: Tensor
+  // Inputs, as the engine takes them.
   readonly images: Tensor
+  readonly pixels: Tensor
+  readonly table: Tensor
+  readonly variations: Tensor
   readonly labels: Tensor
   readonly masks: readonly Tensor[]
   readonly keys: Tensor
@@ -84,6 +95,7 @@ export class Plan {
   readonly gradient: Tensor
 
   readonly #arena = new Arena(ALIGNMENT)
+  readonly #inputArena = new Arena(ALIGNMENT)
   readonly #choose: Choose
   readonly #layers: readonly LayerSpec[]
   readonly #inputs: readonly Shape[]
@@ -101,6 +113,8 @@ export class Plan {
   /** How to add each stage's calls on the way back, in the order of the layers. */
   readonly #backwards: (() => void)[] = []
   #clock = 0
+  /** Of the gradient, what is behind this was sent to the host. */
+  #unsent: number
   /** What the next layer takes, and its gradient on the way back. */
   #current: Activations
   #back: Tensor
@@ -127,12 +141,16 @@ export class Plan {
     this.#lastConvolution = model.layers.findLastIndex(({ kind }) => kind === 'conv2d')
 
     this.parameters = this.#keep(this.#tensor('parameters', 'float32', size))
-    this.images = this.#tensor('images', 'float32', count * volume(model.input))
-    this.labels = this.#tensor('labels', 'int32', count)
+    const [height, width, channels] = model.input
+    this.images = this.#input('images', 'float32', count * volume(model.input))
+    this.pixels = this.#input('pixels', 'uint8', this.images.size)
+    this.table = this.#input('table', 'float32', 256 * channels)
+    this.variations = this.#input('variations', 'int32', 3 * count)
+    this.labels = this.#input('labels', 'int32', count)
     this.results = this.#tensor('results', 'float64', 2 * count)
     this.gradient = this.#tensor('gradient', 'float32', trained.size)
+    this.#unsent = trained.size
     this.#add(this.#load, { kind: 'upload', tensor: this.parameters })
-    this.#add(this.#step, { kind: 'upload', tensor: this.images })
 
     this.#current = { tensor: this.images, type: 'float32', shape: model.input, below: 0, right: 0 }
     for (let at = this.#addElementwise(0); at < model.layers.length;) {
@@ -146,19 +164,33 @@ export class Plan {
       }
     }
     this.masks = this.#masks.map(({ tensor }) => tensor)
-    this.giveMasks = this.masks.map((tensor) => ({ kind: 'upload', tensor }))
-    this.keys = this.#keep(this.#tensor('keys', 'int32', 2 * this.masks.length))
-    this.drawMasks = this.#masks.length > 0 ? this.#drawing() : []
+    this.keys = this.#input('keys', 'int32', 2 * this.masks.length)
     this.logits = this.#back = this.#current.tensor
-    if (purpose === 'predict') this.#add(this.#step, { kind: 'download', tensor: this.logits })
+    if (purpose === 'predict') this.#send(this.logits)
     else this.#addBackward(model)
     this.load = this.#load
-    this.step = this.#step
+    const labels = purpose === 'predict' ? [] : [this.labels]
+    const draw = this.#drawing()
+    const step = (uploads: Tensor[], before: Call[]): Record<'given' | 'drawn', Step> => ({
+      given: { uploads: [...uploads, ...labels, ...this.masks], calls: [...before, ...this.#step] },
+      drawn: {
+        uploads: [...uploads, ...labels, ...(draw.length > 0 ? [this.keys] : [])],
+        calls: [...before, ...draw, ...this.#step],
+      },
+    })
+    const { images, pixels, table, variations } = this
+    const fill: Call = {
+      kind: 'kernel',
+      name: 'images',
+      entry: entry('fillImages'),
+      arguments: [images.size, pixels, table, variations, images, height, width, channels],
+    }
+    this.steps = { given: step([images], []), stored: step([pixels, table, variations], [fill]) }
     this.bytes = this.#arena.place()
+    this.inputBytes = this.#inputArena.place()
   }
 
   #addBackward({ head, classes }: ModelSpec): void {
-    this.#add(this.#step, { kind: 'upload', tensor: this.labels })
     this.#back = this.#tensor('logits/gradient', 'float32', this.#count * classes)
     this.#kernel(this.#step, 'head', entry('crossEntropy'), [
       this.#count,
@@ -169,9 +201,21 @@ export class Plan {
       classes,
       head === 'sigmoid' ? 1 : 0,
     ])
+    this.#send(this.results)
     for (const addBackward of this.#backwards.reverse()) addBackward()
-    this.#add(this.#step, { kind: 'download', tensor: this.results })
-    this.#add(this.#step, { kind: 'download', tensor: this.gradient })
+    // What is sent while the calls behind it compute must lie where it is until all is done, as the gradient does anyway.
+    this.#arena.touch(this.results.buffer, this.#clock)
+  }
+
+  #send(tensor: Tensor, offset = 0, size = tensor.size): void {
+    this.#add(this.#step, { kind: 'download', tensor, offset, size })
+  }
+
+  /** Sends the gradient from `offset` on, all of which is there now, unless there is too little of it yet. */
+  #sendGradient(offset: number): void {
+    if (offset > 0 && this.#unsent - offset < this.gradient.size / PARTS) return
+    this.#send(this.gradient, offset, this.#unsent - offset)
+    this.#unsent = offset
   }
 
   /**
@@ -247,10 +291,41 @@ export class Plan {
     const layer = this.#layers[index]
     if (layer?.kind !== 'conv2d') return { type, below: 0, right: 0 }
     const [rows, columns] = this.#slides(index, layer.kernel, layer)
+    const bf16 =
+      this.#precision === 'bf16' && index !== this.#lastConvolution && this.#takesBf16(layer, index)
     return {
-      type: this.#precision === 'bf16' && index !== this.#lastConvolution ? 'bf16' : 'float32',
-      below: rows.after > rows.before ? rows.after - rows.before : 0,
-      right: columns.after > columns.before ? columns.after - columns.before : 0,
+      type: bf16 ? 'bf16' : 'float32',
+      below: Math.max(0, rows.after - rows.before),
+      right: Math.max(0, columns.after - columns.before),
+    }
+  }
+
+  /** Whether cuDNN has a convolution in bf16. Where it has not (of 3 channels, say), it is computed in TF32, as the last is. */
+  #takesBf16(layer: Convolving, index: number): boolean {
+    const passes = index > this.#lowestTrained ? (['forward', 'image'] as const) : (['forward'] as const)
+    try {
+      for (const pass of passes) this.#choose({ ...this.#convolution(layer, index, 'bf16'), pass })
+      return true
+    } catch (error) {
+      if (error instanceof ConvoyError && error.code === 'E_ENGINE_GPU') return false
+      throw error
+    }
+  }
+
+  /** A convolution layer as cuDNN is told of it, its image padded as `#wanted` says. */
+  #convolution(layer: Convolving, index: number, type: FloatType): Omit<Convolution, 'pass'> {
+    const [height, width, channels] = this.#inputs[index]
+    const [outputHeight, outputWidth, filters] = this.#outputs[index]
+    const [rows, columns] = this.#slides(index, layer.kernel, layer)
+    const padded = (size: number, { before, after }: Slide) => size + Math.max(0, after - before)
+    return {
+      type,
+      tf32: this.#precision !== 'float32',
+      image: [this.#count, padded(height, rows), padded(width, columns), channels],
+      kernel: [filters, ...layer.kernel, channels],
+      output: [this.#count, outputHeight, outputWidth, filters],
+      padding: [rows.before, columns.before],
+      stride: layer.stride,
     }
   }
 
@@ -263,43 +338,28 @@ export class Plan {
     return [0, 1].map((d) => slide(this.#inputs[index][d], size[d], stride[d], padding))
   }
 
-  /** A mask, which is there before the step begins. */
   #mask(size: number, rate: number): Tensor {
-    const tensor = this.#tensor(`mask${this.#masks.length}`, 'uint8', size)
-    this.#arena.touch(tensor.buffer, 0)
+    const tensor = this.#input(`mask${this.#masks.length}`, 'uint8', size)
     this.#masks.push({ tensor, rate })
     return tensor
   }
 
   #drawing(): Call[] {
-    const calls: Call[] = [{ kind: 'upload', tensor: this.keys }]
-    this.#masks.forEach(({ tensor, rate }, i) => {
+    return this.#masks.map(({ tensor, rate }, i): Call => {
       const { bits, dropped } = maskRule(rate)
       const threads = Math.ceil((tensor.size * bits) / 64)
       const keys = { tensor: this.keys, offset: 2 * i }
       const args = [threads, keys, tensor, tensor.size, bits, dropped] as const
-      calls.push({ kind: 'kernel', name: tensor.name, entry: entry('drawMask'), arguments: args })
+      return { kind: 'kernel', name: tensor.name, entry: entry('drawMask'), arguments: args }
     })
-    return calls
   }
 
   /** Adds a convolution without its bias. Returns where that is. */
-  #addConvolution(layer: Extract<LayerSpec, { kind: 'conv2d' }>, index: number): Argument {
+  #addConvolution(layer: Convolving, index: number): Argument {
     const { name, filters } = layer
     const image = this.#current
     const { type } = image
-    const [height, width, channels] = image.shape
-    const [outputHeight, outputWidth] = this.#outputs[index]
-    const [rows, columns] = this.#slides(index, layer.kernel, layer)
-    const convolution = {
-      type,
-      tf32: this.#precision !== 'float32',
-      image: [this.#count, height + image.below, width + image.right, channels],
-      kernel: [filters, ...layer.kernel, channels],
-      output: [this.#count, outputHeight, outputWidth, filters],
-      padding: [rows.before, columns.before],
-      stride: layer.stride,
-    } as const
+    const convolution = this.#convolution(layer, index, type)
     const [kernelView, biasView] = this.#views.filter((view) => view.layer === index)
     const perFilter = kernelView.size / filters
     const kernel = this.#keep(this.#tensor(`${name}/kernel`, type, kernelView.size))
@@ -310,7 +370,7 @@ export class Plan {
       perFilter,
       filters,
     ])
-    const output = this.#tensor(name, type, this.#count * outputHeight * outputWidth * filters)
+    const output = this.#tensor(name, type, this.#count * volume(this.#outputs[index]))
     this.#convolve(name, { ...convolution, pass: 'forward' }, image.tensor, kernel, output)
     this.#current = { tensor: output, type, shape: this.#outputs[index], below: 0, right: 0 }
     const bias = { tensor: this.parameters, offset: biasView.offset }
@@ -333,6 +393,7 @@ export class Plan {
           filters,
           perFilter,
         ])
+        this.#sendGradient(kernelPlace.offset)
       }
       if (index > this.#lowestTrained) {
         this.#back = this.#tensor(`${name}/image gradient`, type, image.tensor.size)
@@ -426,18 +487,29 @@ export class Plan {
 
   /** A tensor that lives from its first to its last call. */
   #tensor(name: string, type: Tensor['type'], size: number): Tensor {
-    if (size >= MOST) {
-      throw new ConvoyError(
-        'E_ENGINE_GPU',
-        `a leaf of ${this.#count} samples is too large for a GPU: ${name} would have ${size} numbers`,
-        'Use a smaller --micro-batch.',
-      )
-    }
+    this.#checkSize(name, size)
     return this.#reserve(name, type, size)
   }
 
+  /** A tensor of the block of inputs. */
+  #input(name: string, type: Tensor['type'], size: number): Tensor {
+    this.#checkSize(name, size)
+    const tensor = { name, type, size, buffer: this.#inputArena.reserve(bytesOf[type] * size), input: true }
+    this.#inputArena.keep(tensor.buffer)
+    return tensor
+  }
+
   #reserve(name: string, type: Tensor['type'], size: number): Tensor {
-    return { name, type, size, buffer: this.#arena.reserve(bytesOf[type] * size) }
+    return { name, type, size, buffer: this.#arena.reserve(bytesOf[type] * size), input: false }
+  }
+
+  #checkSize(name: string, size: number): void {
+    if (size < MOST) return
+    throw new ConvoyError(
+      'E_ENGINE_GPU',
+      `a leaf of ${this.#count} samples is too large for a GPU: ${name} would have ${size} numbers`,
+      'Use a smaller --micro-batch.',
+    )
   }
 
   /** Lets a tensor live for ever. */
@@ -460,7 +532,7 @@ export class Plan {
   #add(list: Call[], call: Call, ...tensors: readonly (Tensor | undefined)[]): void {
     this.#clock++
     if (call.kind === 'upload' || call.kind === 'download') tensors = [call.tensor]
-    for (const tensor of tensors) if (tensor) this.#arena.touch(tensor.buffer, this.#clock)
+    for (const tensor of tensors) if (tensor && !tensor.input) this.#arena.touch(tensor.buffer, this.#clock)
     list.push(call)
   }
 }

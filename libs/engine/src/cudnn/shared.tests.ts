@@ -1,10 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { LeafImages } from '@convoy/data'
 import {
   buildModel,
   freeze,
   modelNames,
   trainedLayout,
   trainedRanges,
+  volume,
   type LayerSpec,
   type ModelSpec,
 } from '@convoy/model'
@@ -159,6 +161,120 @@ export function describeEngine(): void {
         if (model.name !== 'rate 0') expect(new Set(drawn).size).toBeGreaterThan(1)
         compiled.dispose()
       }
+    })
+  })
+
+  describe('images that it makes of stored ones', () => {
+    /** A leaf of random bytes, of samples that are varied differently in each epoch. */
+    const storedLeaf = (input: ModelSpec['input'], count: number, shift: number, epoch = 0) => {
+      const mean = [0.4913, 0.4821, 0.4465, 0.5].slice(0, input[2])
+      const deviation = mean.map((value) => value / 2)
+      const preprocessing = { kind: 'channels', mean, deviation } as const
+      const leaf = new LeafImages(input, preprocessing, { flip: true, shift }, count)
+      for (let sample = 0; sample < count; sample++) {
+        const pixels = Uint8Array.from({ length: volume(input) }, (_, i) => (i * i * 31 + sample * 77) % 256)
+        leaf.add(pixels, sample % 2, { seed: 1, epoch, sample })
+      }
+      return leaf
+    }
+
+    it.each<[ModelSpec['input'], number]>([
+      [[32, 32, 3], 4],
+      [[5, 7, 1], 12],
+      [[1, 9, 4], 3],
+      [[8, 8, 3], 0],
+    ])('are those of ImageFiller, bit for bit: %j shifted by up to %i', async (input, shift) => {
+      // With parameters of 0 the gradient of this kernel is the image times -0.5, or 0.5, exactly.
+      const model: ModelSpec = {
+        name: 'mirror',
+        input,
+        layers: [
+          {
+            kind: 'conv2d',
+            name: 'a',
+            filters: 2,
+            kernel: [input[0], input[1]],
+            stride: [1, 1],
+            padding: 'valid',
+          },
+          { kind: 'globalAveragePool' },
+        ],
+        head: 'softmax',
+        classes: 2,
+      }
+      const compiled = await engines.float32.compile(model, 1)
+      const gradient = new Float32Array(2 * volume(input) + 2)
+      compiled.load(new Float32Array(gradient.length))
+      for (let epoch = 0; epoch < 40; epoch++) {
+        const leaf = storedLeaf(input, 1, shift, epoch)
+        compiled.gradient(leaf, { values: [] }, gradient)
+        const made = leaf.images.map((_, i) => -2 * gradient[2 * i])
+        expect(made).toEqual(leaf.images)
+      }
+      compiled.dispose()
+    })
+
+    it.each(precisions)('give the gradient of the images in %s', async (precision) => {
+      const model = buildModel('all-cnn-c', { input: [16, 16, 3], classes: 10, width: 0.125 })
+      const leaf = storedLeaf(model.input, 4, 3)
+      const { parameters, masks } = drawLeaf(model, 4, 1)
+      const { count, images, labels } = leaf
+      const given = await gradientOf(precision, model, {
+        parameters,
+        batch: { count, images, labels },
+        masks,
+      })
+      expect(await gradientOf(precision, model, { parameters, batch: leaf, masks })).toEqual(given)
+    })
+  })
+
+  describe('#begin', () => {
+    const model = buildModel('all-cnn-c', {
+      input: [16, 16, 3],
+      classes: 10,
+      width: 0.125,
+      inputDropout: 0.2,
+    })
+    const { parameters } = drawLeaf(model, 1, 1)
+    const other = drawLeaf(model, 1, 2).parameters
+    // The last one is short, and so of another plan.
+    const leaves = Array.from({ length: 7 }, (_, i) => ({
+      ...drawLeaf(model, i < 6 ? 2 : 1, 20 + i),
+      parameters,
+    }))
+
+    it('gives the same bits as leaves that are computed one by one', async () => {
+      const alone = []
+      for (const leaf of leaves) alone.push(await gradientOf('float32', model, leaf))
+      const compiled = await engines.float32.compile(model, 2)
+      for (let round = 0; round < 3; round++) {
+        compiled.load(other)
+        // Parameters that are replaced before the leaf is asked for.
+        compiled.begin(leaves[0].batch, leaves[0].masks)
+        compiled.load(parameters)
+        compiled.begin(leaves[0].batch, leaves[0].masks)
+        const ahead = leaves.map(({ batch, masks }, i) => {
+          const gradient = new Float32Array(parameters.length)
+          const next = leaves[i + 1]
+          if (next) compiled.begin(next.batch, next.masks)
+          return { ...compiled.gradient(batch, masks, gradient), gradient }
+        })
+        expect(ahead.map(({ loss }) => loss)).toEqual(alone.map(({ loss }) => loss))
+        expect(ahead).toEqual(alone)
+      }
+      compiled.dispose()
+    })
+
+    it('gives up what was begun where another leaf is asked for', async () => {
+      const [first, second, third] = leaves
+      const alone = await gradientOf('float32', model, third)
+      const compiled = await engines.float32.compile(model, 2)
+      compiled.load(parameters)
+      compiled.begin(first.batch, first.masks)
+      compiled.begin(second.batch, second.masks)
+      const gradient = new Float32Array(parameters.length)
+      expect({ ...compiled.gradient(third.batch, third.masks, gradient), gradient }).toEqual(alone)
+      compiled.dispose()
     })
   })
 

@@ -1,25 +1,29 @@
 // The driver, cuDNN and NVRTC of a machine with one GPU, as far as Convoy calls them, on the CPU: for tests on machines
 // without a GPU. simulated.ts puts the prelude, the very CUDA source of kernels.ts and their table before this file.
 //
-// Memory is the host's and starts as NaN. A call on a stream is done at once, or recorded while the stream is captured.
+// Memory is the host's and starts as NaN. A call on a stream is recorded while the stream is captured; else it is done in an
+// order of the streams' calls that CUDA allows, see `schedule`.
 // Convolutions are plain loops; float32 factors are rounded to TF32 where the descriptor allows it. Whatever is not as
 // CUDA's and cuDNN's documentation wants it (types, layouts, shapes, addresses) is refused with their codes.
 
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 typedef std::function<int()> Work;
+struct Capture;
 
-static const int INVALID_VALUE = 1, OUT_OF_MEMORY = 2, ILLEGAL_ADDRESS = 700;
+static const int INVALID_VALUE = 1, OUT_OF_MEMORY = 2, ILLEGAL_ADDRESS = 700, CAPTURING = 900, UNJOINED = 904;
 static const int BAD_PARAM = 2000, NOT_SUPPORTED = 3000;
 static const size_t LARGEST = size_t(1) << 30;
 
-// How it is to misbehave: "", "no-device", "old", "wrong", "unsteady", "few-algorithms", "no-algorithm", "unrecordable".
+// How it is to misbehave: "", "no-device", "old", "wrong", "unsteady", "few-algorithms", "no-algorithm", "multiples-of-8", "unrecordable".
 static std::string fault;
 extern "C" void simulate(const char *what) { fault = what; }
 
@@ -36,14 +40,79 @@ static bool inside(const void *address, size_t bytes = 1) {
   return (char *)address + bytes <= block->first + block->second;
 }
 
-struct Stream { std::vector<Work> *recording = nullptr; };
-static int submit(void *stream, Work work) {
-  if (!stream) return INVALID_VALUE;
-  auto &recording = ((Stream *)stream)->recording;
-  if (!recording) return work();
-  recording->push_back(work);
-  return 0;
+// How calls of several streams are ordered among each other, which CUDA leaves open where no event is waited for: 0, each at
+// once; 1, each as late as somebody waits for it; above, by a random number generator with that seed.
+static unsigned order = 0, state = 0;
+extern "C" void schedule(int seed) { order = state = seed; }
+
+// What a stream does one after another: work, notes of events, waits for them, and whole graphs.
+struct Event { uint64_t noted = 0, reached = 0; struct Capture *capture = nullptr; };
+struct Item {
+  enum { WORK, NOTE, WAIT, GRAPH } kind;
+  Work work;
+  Event *event = nullptr;
+  uint64_t number = 0;  // Of the event's notes: the one that is made or waited for.
+  std::shared_ptr<std::vector<struct Stream>> inner;
+};
+struct Stream { std::deque<Item> items; struct Capture *capture = nullptr; size_t captured = 0; };
+// A graph while it is recorded: its own streams and events, the first stream being the one on which it was begun.
+struct Capture { std::vector<Stream> streams; std::vector<void *> owners; std::deque<Event> events; std::map<Event *, size_t> known; int wrong = 0; };
+typedef std::pair<std::vector<Stream>, size_t> Graph;  // with the number of its events
+
+static std::vector<Stream *> streams;
+static Capture *recording = nullptr;  // of this thread
+static int failed = 0;
+static unsigned dice() { state = state * 1664525u + 1013904223u; return state >> 8; }
+
+// Does what is next in one of the streams, if it can be done. Returns whether it did something.
+static bool advance(Stream &stream) {
+  if (stream.items.empty()) return false;
+  Item &item = stream.items.front();
+  if (item.kind == Item::WAIT && item.event->reached < item.number) return false;
+  if (item.kind == Item::WORK) { if (int status = item.work()) failed = status; }
+  if (item.kind == Item::NOTE) item.event->reached = item.number;
+  if (item.kind == Item::GRAPH) {
+    std::vector<Stream> &inner = *item.inner;
+    size_t first = order > 1 ? dice() % inner.size() : 0;
+    for (size_t i = 0; i < inner.size(); i++)
+      if (advance(inner[(first + i) % inner.size()])) return true;
+    for (Stream &one : inner) if (!one.items.empty()) return false;
+  }
+  stream.items.pop_front();
+  return true;
 }
+// Does all that must be done before a stream's next call can be; of a graph, its first stream's.
+static void push(Stream &stream) {
+  while (!advance(stream)) {
+    if (stream.items.empty()) return;
+    Item item = stream.items.front();
+    std::vector<Stream *> others = streams;
+    if (item.kind == Item::GRAPH) for (Stream &one : *item.inner) others.push_back(&one);
+    bool moved = false;
+    for (Stream *other : others) {
+      bool notes = false;
+      if (item.kind == Item::WAIT) for (Item &one : other->items) notes |= one.kind == Item::NOTE && one.event == item.event && one.number <= item.number;
+      if ((notes || item.kind == Item::GRAPH) && other != &stream && !other->items.empty()) { push(*other); moved = true; break; }
+    }
+    if (!moved) { failed = ILLEGAL_ADDRESS; stream.items.clear(); return; }
+  }
+}
+// After each call: lets the streams work, as far as the order wants it.
+static void work() {
+  if (order == 0) { for (Stream *one : streams) while (!one->items.empty()) push(*one); }
+  else if (order > 1) for (unsigned n = dice() % 8; n > 0 && !streams.empty(); n--) advance(*streams[dice() % streams.size()]);
+}
+static int status() { int was = failed; failed = 0; return was; }
+
+static int submit(void *where, Item item) {
+  Stream *stream = (Stream *)where;
+  if (!stream) return INVALID_VALUE;
+  if (stream->capture) { stream->capture->streams[stream->captured].items.push_back(item); return 0; }
+  stream->items.push_back(item);
+  work();
+  return order == 0 ? status() : 0;
+}
+static int submit(void *stream, Work work) { return submit(stream, Item{Item::WORK, work}); }
 
 extern "C" {
 
@@ -65,6 +134,7 @@ int cuDevicePrimaryCtxRelease_v2(int) { live--; return 0; }
 int cuCtxSetCurrent(void *context) { return context == (void *)1 ? 0 : INVALID_VALUE; }
 
 int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+  if (recording) return CAPTURING;
   if (bytes == 0) return INVALID_VALUE;
   if (bytes > LARGEST) return OUT_OF_MEMORY;
   char *block = (char *)aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -80,7 +150,7 @@ int cuMemFree_v2(uint64_t address) {
   live--;
   return 0;
 }
-int cuMemHostAlloc(void **address, size_t bytes, unsigned) { *address = malloc(bytes); live++; return 0; }
+int cuMemHostAlloc(void **address, size_t bytes, unsigned) { if (recording) return CAPTURING; if (bytes == 0) return INVALID_VALUE; *address = malloc(bytes); live++; return 0; }
 int cuMemFreeHost(void *address) { free(address); live--; return 0; }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
   if (!inside((void *)to, bytes) || inside(from)) return INVALID_VALUE;
@@ -91,33 +161,126 @@ int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
   return submit(stream, [=] { memcpy(to, (void *)from, bytes); return 0; });
 }
 
-int cuStreamCreate(void **stream, unsigned) { *stream = new Stream; live++; return 0; }
-int cuStreamDestroy_v2(void *stream) { delete (Stream *)stream; live--; return 0; }
-int cuStreamSynchronize(void *stream) { return ((Stream *)stream)->recording ? INVALID_VALUE : 0; }
+int cuStreamCreate(void **stream, unsigned) { streams.push_back(new Stream); *stream = streams.back(); live++; return 0; }
+int cuStreamDestroy_v2(void *stream) {
+  for (size_t i = 0; i < streams.size(); i++) if (streams[i] == stream) streams.erase(streams.begin() + i);
+  delete (Stream *)stream;
+  live--;
+  return 0;
+}
+int cuStreamSynchronize(void *stream) {
+  if (recording) return CAPTURING;
+  while (!((Stream *)stream)->items.empty()) push(*(Stream *)stream);
+  return status();
+}
+int cuEventCreate(void **event, unsigned) { *event = new Event; live++; return 0; }
+int cuEventDestroy_v2(void *event) {
+  // Notes and waits that are still to come must not meet another event at its place.
+  for (Stream *one : streams) for (Item &item : one->items) if (item.event == event) return INVALID_VALUE;
+  delete (Event *)event;
+  live--;
+  return 0;
+}
+int cuEventRecord(void *where, void *stream) {
+  Event *event = (Event *)where;
+  event->capture = ((Stream *)stream)->capture;
+  if (Capture *capture = event->capture) {
+    capture->events.push_back({1});
+    capture->known[event] = capture->events.size() - 1;
+    Item item{Item::NOTE};
+    item.number = capture->known[event];
+    return submit(stream, item);
+  }
+  Item item{Item::NOTE};
+  item.event = event;
+  item.number = ++event->noted;
+  return submit(stream, item);
+}
+int cuStreamWaitEvent(void *where, void *noted, unsigned) {
+  Stream *stream = (Stream *)where;
+  Event *event = (Event *)noted;
+  Item item{Item::WAIT};
+  if (Capture *capture = event->capture) {
+    if (capture != recording) return INVALID_VALUE;
+    if (!stream->capture) {
+      // The stream takes part from here on.
+      stream->capture = capture;
+      stream->captured = capture->streams.size();
+      capture->streams.emplace_back();
+      capture->owners.push_back(stream);
+    }
+    item.number = capture->known[event];
+    return submit(stream, item);
+  }
+  if (stream->capture) return INVALID_VALUE;
+  item.event = event;
+  item.number = event->noted;
+  return submit(stream, item);
+}
+int cuEventSynchronize(void *where) {
+  Event *event = (Event *)where;
+  if (recording) return CAPTURING;
+  while (event->reached < event->noted && !failed) {
+    bool found = false;
+    for (Stream *one : streams)
+      for (Item &item : one->items) found |= item.kind == Item::NOTE && item.event == event;
+    if (!found) return INVALID_VALUE;
+    for (Stream *one : streams) {
+      bool has = false;
+      for (Item &item : one->items) has |= item.kind == Item::NOTE && item.event == event;
+      if (has) { push(*one); break; }
+    }
+  }
+  return status();
+}
 int cuStreamBeginCapture_v2(void *stream, int mode) {
-  if (mode != 1 || ((Stream *)stream)->recording) return INVALID_VALUE;
-  ((Stream *)stream)->recording = new std::vector<Work>;
+  if (mode != 1 || recording) return INVALID_VALUE;
+  recording = ((Stream *)stream)->capture = new Capture;
+  recording->streams.emplace_back();
+  recording->owners.push_back(stream);
   return 0;
 }
 int cuStreamEndCapture(void *stream, void **graph) {
-  *graph = ((Stream *)stream)->recording;
-  ((Stream *)stream)->recording = nullptr;
-  live++;
-  return *graph ? 0 : INVALID_VALUE;
+  Capture *capture = ((Stream *)stream)->capture;
+  *graph = nullptr;
+  if (!capture || capture->owners[0] != stream) return INVALID_VALUE;
+  for (void *one : capture->owners) ((Stream *)one)->capture = nullptr;
+  recording = nullptr;
+  // The last that each other stream did must be a note that the first one waits for.
+  int result = 0;
+  for (size_t i = 1; i < capture->streams.size(); i++) {
+    Item &last = capture->streams[i].items.back();
+    bool joined = false;
+    for (Item &item : capture->streams[0].items) joined |= item.kind == Item::WAIT && last.kind == Item::NOTE && item.number == last.number;
+    if (!joined) result = UNJOINED;
+  }
+  if (result == 0) { *graph = new Graph(capture->streams, capture->events.size()); live++; }
+  delete capture;
+  return result;
 }
 int cuGraphInstantiateWithFlags(void **executable, void *graph, uint64_t) {
-  *executable = new std::vector<Work>(*(std::vector<Work> *)graph);
+  *executable = new Graph(*(Graph *)graph);
   live++;
   return 0;
 }
 int cuGraphLaunch(void *executable, void *stream) {
   launches++;
-  for (auto &work : *(std::vector<Work> *)executable)
-    if (int status = submit(stream, work)) return status;
-  return 0;
+  Graph &graph = *(Graph *)executable;
+  // Events of this launch alone.
+  auto events = std::make_shared<std::vector<Event>>(graph.second);
+  Item item{Item::GRAPH};
+  item.inner = std::make_shared<std::vector<Stream>>(graph.first);
+  for (Stream &one : *item.inner)
+    for (Item &inner : one.items)
+      if (inner.kind == Item::NOTE || inner.kind == Item::WAIT) {
+        inner.event = &(*events)[inner.number];
+        inner.number = 1;
+        inner.work = [events] { return 0; };
+      }
+  return submit(stream, item);
 }
-int cuGraphExecDestroy(void *executable) { delete (std::vector<Work> *)executable; live--; return 0; }
-int cuGraphDestroy(void *graph) { delete (std::vector<Work> *)graph; live--; return 0; }
+int cuGraphExecDestroy(void *executable) { delete (Graph *)executable; live--; return 0; }
+int cuGraphDestroy(void *graph) { delete (Graph *)graph; live--; return 0; }
 
 int cuModuleLoadData(void **module, const void *image) {
   *module = (void *)2;
@@ -205,6 +368,7 @@ static int supported(Images &x, Filter &w, Convolution &c, Images &y) {
   cudnnGetConvolution2dForwardOutputDim(&c, &x, &w, &n, &k, &rows, &columns);
   if (n != y.n || k != y.c || rows != y.h || columns != y.w || x.c != w.c) return BAD_PARAM;
   if (x.format != 1 || w.format != 1 || y.format != 1 || c.mode != 1 || c.compute != 0) return NOT_SUPPORTED;
+  if (fault == "multiples-of-8" && x.type == 9 && (x.c % 8 || y.c % 8)) return NOT_SUPPORTED;
   return x.type == w.type && w.type == y.type && (x.type == 0 || x.type == 9) ? 0 : NOT_SUPPORTED;
 }
 
@@ -267,7 +431,7 @@ static int run(Pass pass, void *handle, const float *alpha, Images xd, const voi
   if (*alpha != 1.0f || *beta != 0.0f || bytes < WORKSPACE || !inside(scratch, bytes)) return BAD_PARAM;
   if (algorithm != 1 && !(pass == FORWARD && algorithm == 0)) return NOT_SUPPORTED;
   if (!inside(x) || !inside(w) || !inside(y)) return BAD_PARAM;
-  if (fault == "unrecordable" && ((Stream *)((Handle *)handle)->stream)->recording) return NOT_SUPPORTED;
+  if (fault == "unrecordable" && ((Stream *)((Handle *)handle)->stream)->capture) return NOT_SUPPORTED;
   return submit(((Handle *)handle)->stream, [=] {
     if (xd.type == 9) convolve(pass, xd, wd, c, yd, (bf16 *)x, (bf16 *)w, (bf16 *)y);
     else convolve(pass, xd, wd, c, yd, (float *)x, (float *)w, (float *)y);

@@ -61,6 +61,8 @@ export interface SimulatedGpu {
   readonly folder: string
   /** Has it misbehave from now on, or behave again (''). The names are in simulated-gpu.cpp. */
   readonly simulate: (fault: string) => void
+  /** Sets the order of what several streams do, where CUDA leaves it open: 0 at once, 1 as late as can be, above a seed. */
+  readonly schedule: (seed: number) => void
   /** How many recorded steps were run. */
   readonly graphLaunches: () => number
   /** How many things that were made are not yet freed. */
@@ -85,6 +87,7 @@ export function buildSimulatedGpu(): SimulatedGpu {
   return {
     folder,
     simulate: library.func('void simulate(const char *what)'),
+    schedule: library.func('void schedule(int seed)'),
     graphLaunches: library.func('int graph_launches()'),
     liveObjects: library.func('int live_objects()'),
     remove: () => rmSync(folder, { recursive: true }),
