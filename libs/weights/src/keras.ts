@@ -10,6 +10,7 @@ import {
   byNumber,
   NETWORK_KEY,
   parseNetwork,
+  notFloat32,
   unreadable,
   type Network,
   type StoredLayer,
@@ -169,7 +170,7 @@ function readTensor(group: Group, at: string, name: string, file: string): Store
   if (!(dataset instanceof Dataset)) throw unreadable(file, `the weight ${name} is listed but not there`)
   const { value, shape } = dataset
   if (!(value instanceof Float32Array)) {
-    throw unreadable(file, `the weight ${name} is ${JSON.stringify(dataset.dtype)}, not float32`)
+    throw notFloat32(file, name, JSON.stringify(dataset.dtype))
   }
   return { name, shape: shape ?? [], values: value.slice() }
 }
