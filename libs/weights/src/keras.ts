@@ -201,6 +201,8 @@ export async function writeKeras(file: string, parameters: Float32Array, network
     }
     if (config === undefined) {
       // Keras 3 counts layers by their kind and does not ask for names.
+      // Keras 2 wants to see that the network itself has no weights; Keras 3 does not mind.
+      root.create_group('vars')
       const layers = root.create_group('layers')
       for (let i = 0; i < views.length; i += 2) {
         const vars = layers.create_group(i === 0 ? 'conv2d' : `conv2d_${i / 2}`).create_group('vars')
