@@ -47,7 +47,7 @@ export async function decodeImage(bytes: Buffer, size: number, path: string): Pr
     throw new ConvoyError(
       'E_DATA_IMAGE',
       // libvips says the same on several lines.
-      `${path} cannot be decoded: ${(error as Error).message.split('\n')[0]}`,
+      `${path} cannot be decoded: ${[...new Set((error as Error).message.trim().split(/\s*\n\s*/))].join(' ')}`,
       'Replace or remove the file.',
       { cause: error },
     )
