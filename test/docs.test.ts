@@ -43,7 +43,9 @@ const read = (name: string) => readFileSync(path.join(root, name), 'utf8')
 describe('the documents', () => {
   const commands = commandsAndHelp()
   const texts = [...commands.values()].join('\n')
-  const harnesses = ['chaos', 'elastic', 'fuzz'].map((name) => read(`test/${name}/main.ts`)).join('\n')
+  const harnesses = ['chaos', 'elastic', 'finetune', 'fuzz']
+    .map((name) => read(`test/${name}/main.ts`))
+    .join('\n')
   const flags = new Set([...flagsIn(texts), ...flagsIn(harnesses)])
   const known = new Set([...(texts.match(/CONVOY_\w+/g) ?? []), ...variables])
 
