@@ -7,7 +7,7 @@ import { root } from './convoy.ts'
 /** Commands of other programs that the guides call, to the end of the code or the line. */
 const foreign = /\b(npx|tensorboard|kubectl|docker|podman|nsys) [^`|\n]*/g
 /** Variables that are no option: where data are kept, which library is loaded. */
-const variables = ['CONVOY_CACHE', 'CONVOY_CUDA', 'CONVOY_ONEDNN']
+const variables = ['CONVOY_CACHE', 'CONVOY_CUDA', 'CONVOY_KERAS_PYTHON', 'CONVOY_ONEDNN']
 
 const help = (...command: string[]) =>
   execFileSync(path.join(root, 'convoy'), [...command, '--help'], { encoding: 'utf8' })
@@ -43,7 +43,9 @@ const read = (name: string) => readFileSync(path.join(root, name), 'utf8')
 describe('the documents', () => {
   const commands = commandsAndHelp()
   const texts = [...commands.values()].join('\n')
-  const harnesses = ['chaos', 'elastic', 'fuzz'].map((name) => read(`test/${name}/main.ts`)).join('\n')
+  const harnesses = ['chaos', 'elastic', 'finetune', 'fuzz']
+    .map((name) => read(`test/${name}/main.ts`))
+    .join('\n')
   const flags = new Set([...flagsIn(texts), ...flagsIn(harnesses)])
   const known = new Set([...(texts.match(/CONVOY_\w+/g) ?? []), ...variables])
 

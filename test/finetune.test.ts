@@ -59,6 +59,25 @@ describe('convoy train --init --freeze', () => {
     })
   })
 
+  it('sends less than a tenth of the gradient bytes with all-but-2 frozen', async () => {
+    const received = async (...args: string[]) => {
+      const run = ['coordinator', ...common, '--init', init, '--steps', '8', '--stay', ...args]
+      const coordinator = new Convoy(run)
+      const { url, dashboard } = await coordinator.until(() => coordinator.event('listening'))
+      const worker = new Convoy(['worker', '--coordinator', url as string])
+      await coordinator.until(() => coordinator.event('done'))
+      const page = await (await fetch(new URL('/metrics', dashboard as string))).text()
+      for (const convoy of [worker, coordinator]) convoy.child.kill('SIGKILL')
+      await Promise.all([worker.ended, coordinator.ended])
+      return Number(/^convoy_wire_bytes_total\{direction="received"\} (\d+)$/m.exec(page)![1])
+    }
+    const all = await received('--name', 'bytes', '--evaluate-every', '0')
+    const frozen = await received('--name', 'frozen-bytes', '--evaluate-every', '0', '--freeze', 'all-but-2')
+    // Eight steps, in each at least one sum of gradients of 22,042 numbers.
+    expect(all).toBeGreaterThan(8 * 4 * 22_042)
+    expect(frozen).toBeLessThan(all / 10)
+  })
+
   describe('with all-but-2 frozen, under faults', () => {
     const frozen = 'all-but-2'
     let expected: Line

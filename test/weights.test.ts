@@ -1,3 +1,5 @@
+import { readCheckpoint } from '@convoy/coordinator'
+import { writeWeights, type Network } from '@convoy/weights'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import sharp from 'sharp'
@@ -64,7 +66,31 @@ describe('convoy weights', () => {
     const broken = await convoy('weights', 'info', at('broken.png'))
     expect(broken).toMatchObject({ code: 1, last: { event: 'error', code: 'E_WEIGHTS_FILE' } })
     const other = await convoy('weights', 'info', checkpoint, '--model', 'all-cnn-b')
+    const words = new Convoy(['weights', 'info', checkpoint, '--model', 'all-cnn-b'])
+    await words.ended
+    // What the file holds is told all the same.
+    expect(words.text).toMatch(/conv9 +1×1×24×10, 10\n[^]*E_WEIGHTS_FIT/)
     expect(other).toMatchObject({ code: 1, last: { event: 'error', code: 'E_WEIGHTS_FIT' } })
+  })
+})
+
+describe('weights that are not finite', () => {
+  it('are refused wherever they would be used, with the layer', async () => {
+    const { parameters, network } = await readCheckpoint(checkpoint)
+    const broken = parameters.slice()
+    broken[0] = NaN
+    await writeWeights(at('nan.h5'), broken, network as Network)
+    const uses = [
+      ['predict', path.join(images, 'test', 'red'), '--weights', at('nan.h5')],
+      ['evaluate', ...small, '--weights', at('nan.h5')],
+      ['train', ...small, '--width', '0.125', '--init', at('nan.h5'), '--runs', folder, '--port', '0'],
+    ]
+    for (const use of uses) {
+      const { code, last } = await convoy(...use)
+      expect(code, use[0]).toBe(1)
+      expect(last).toMatchObject({ event: 'error', code: 'E_WEIGHTS_FILE' })
+      expect(last['message']).toMatch(/1 of 22042 weights .* NaN or infinite, the first in conv1\/kernel/)
+    }
   })
 })
 
@@ -84,7 +110,11 @@ describe('convoy evaluate', () => {
   it('refuses a data set of other classes', async () => {
     const { code, last } = await convoy('evaluate', '--data', images, '--checkpoint', checkpoint)
     expect(code).toBe(1)
-    expect(last).toMatchObject({ event: 'error', code: 'E_MODEL' })
+    expect(last).toMatchObject({
+      event: 'error',
+      code: 'E_WEIGHTS_FIT',
+      message: expect.stringMatching(/10 classes apart; .* has 3/) as string,
+    })
   })
 })
 
@@ -120,6 +150,10 @@ describe('fine-tuning and convoy predict', () => {
       { event: 'error', code: 'E_DATA_IMAGE', file: at('broken.png') },
       { event: 'prediction', file: good },
     ])
+    mkdirSync(at('empty'))
+    writeFileSync(at('empty/notes.txt'), 'no image')
+    const empty = await convoy('predict', at('empty'), '--checkpoint', checkpoint)
+    expect(empty).toMatchObject({ code: 1, last: { code: 'E_DATA_NOT_FOUND' } })
     const nothing = await convoy('predict', at('nothing'), '--checkpoint', checkpoint)
     expect(nothing.last).toMatchObject({ event: 'error', code: 'E_DATA_NOT_FOUND' })
   })

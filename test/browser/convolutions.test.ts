@@ -181,6 +181,11 @@ describe.skipIf(!chromiumPath)(`the explorer and the classifier${unless}`, () =>
       [300, 225],
       [0, 0],
     ])
+    await page.getByLabel('Pool size').selectOption('4')
+    await page.getByLabel('Pool stride').selectOption('4')
+    expect(await values(page, 'Pooled')).toEqual([[131.25]])
+    await page.getByLabel('Pool size').selectOption('2')
+    await page.getByLabel('Pool stride').selectOption('2')
     const output = page.getByRole('img', { name: /^Output: 4×4, 0 to 600/ })
     await output.focus()
     await page.keyboard.press('Home')

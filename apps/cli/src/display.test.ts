@@ -74,6 +74,21 @@ describe('Display', () => {
     expect(text()).toContain('10.0 images/s  2 workers  ETA 20 s')
   })
 
+  it('tells how long a test still takes, anew for each test', async () => {
+    const { display: one, text } = display('terminal')
+    const show = (done: number) => one.show({ event: 'evaluating', done, of: 640 })
+    show(64)
+    // Longer than a line stands.
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    show(128)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    show(64)
+    const lines = text().split('\r\x1b[K').slice(1)
+    expect(lines[0]).toBe('testing 64 of 640 images')
+    expect(lines[1]).toMatch(/^testing 128 of 640 images {2}ETA \d+ s$/)
+    expect(lines[2]).toBe('testing 64 of 640 images')
+  })
+
   it('clears its moving line before it says something in a terminal', () => {
     const { display: one, text } = display('terminal')
     one.progress('passing')

@@ -63,6 +63,8 @@ export class Display {
   #secondsPerSample = NaN
   /** Steps seen in this session. */
   #steps = 0
+  /** The first answer of the test that is under way: images done, and when. */
+  #testing = { done: Infinity, at: 0 }
 
   /** @param log Takes everything instead of `out`, in words with their event's fields. */
   constructor(style: Style, out: NodeJS.WritableStream, log?: Logger) {
@@ -170,7 +172,10 @@ export class Display {
       case 'epoch':
         return `epoch ${event.epoch}/${this.#start?.epochs ?? '?'}  train loss ${event.trainLoss.toFixed(4)}  train accuracy ${percent(event.trainAccuracy)}  ${duration(event.seconds)}`
       case 'evaluating':
-        this.progress(`testing ${grouped(event.done)} of ${grouped(event.of)} images`, event)
+        this.progress(
+          `testing ${grouped(event.done)} of ${grouped(event.of)} images${this.#testLeft(event)}`,
+          event,
+        )
         return undefined
       case 'test':
         this.#expectedEpoch = event.expectedEpoch ?? Infinity
@@ -197,6 +202,17 @@ export class Display {
       default:
         return event satisfies never
     }
+  }
+
+  /** The time that a test still takes, once some of it is done. */
+  #testLeft({ done, of }: Extract<RunEvent, { event: 'evaluating' }>): string {
+    const now = performance.now()
+    if (done <= this.#testing.done) {
+      this.#testing = { done, at: now }
+      return ''
+    }
+    const speed = (done - this.#testing.done) / (now - this.#testing.at)
+    return `  ETA ${duration((of - done) / speed / 1000)}`
   }
 
   #step(event: Extract<RunEvent, { event: 'step' }>): undefined {

@@ -1,7 +1,7 @@
 import { coordinatorSchema, openEvaluation, readRunConfig } from '@convoy/coordinator'
 import type { ConvoyError } from '@convoy/errors'
 import { buildModel } from '@convoy/model'
-import { networkSpec, type Network } from '@convoy/weights'
+import { networkSpec, requireFinite, type Network } from '@convoy/weights'
 import { createHash } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
@@ -64,6 +64,7 @@ export async function evaluate(given: Given, options: Options): Promise<number> 
       dropout: trained.dropout,
       head: trained.head,
     })
+  requireFinite(subject.parameters, model, subject.name)
   const begun = performance.now()
   const evaluation = await openEvaluation(
     model,

@@ -143,7 +143,10 @@ function weightsCommand(name: string, description: string): Command {
     .option('--json', 'one JSON object')
     .option('--verbose', 'show stack traces')
     .option('--model <NAME>', 'network of a file that does not name one (default: all-cnn-c)')
-    .option('--kernels <ORDER>', 'order of its kernels, where it is not seen: tensorflow, theano or pytorch')
+    .option(
+      '--kernels <ORDER>',
+      'order of its kernels, where it is not seen: tensorflow, theano, theano-tf (turned by 180° only) or pytorch',
+    )
     .exitOverride()
 }
 weightsCommand('info', 'what a file of weights holds, and which layer is which')

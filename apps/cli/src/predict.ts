@@ -2,6 +2,7 @@ import { decodeImage, ImageFiller, isImageName } from '@convoy/data'
 import { createEngine, PREDICT_BATCH } from '@convoy/engine'
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import { probabilities, volume } from '@convoy/model'
+import { requireFinite } from '@convoy/weights'
 import { engineSchema } from '@convoy/worker'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
@@ -51,7 +52,7 @@ async function imagesOf(paths: readonly string[]): Promise<string[]> {
  */
 export async function predict(paths: readonly string[], given: Given, options: Options): Promise<number> {
   const display = new Display(styleFor(options.json), process.stdout)
-  const { network, matched } = await openSource(options, (text) => display.say(text))
+  const { file, network, matched } = await openSource(options, (text) => display.say(text))
   const { model, preprocessing } = network
   const top = Number(options.top ?? 3)
   if (!Number.isInteger(top) || top < 1)
@@ -63,6 +64,7 @@ export async function predict(paths: readonly string[], given: Given, options: O
       'Say it with `convoy weights import FILE --data SOURCE`, with the data that they were trained on.',
     )
   }
+  requireFinite(matched.parameters, model, file)
   const classes = network.classes ?? Array.from({ length: model.classes }, (_, i) => `class ${i}`)
   const files = await imagesOf(paths)
   const choice = settle(engineSchema, collect(engineSchema, given))

@@ -59,6 +59,7 @@ export async function openCheckpoint(
 const orders: Record<string, KernelOrder> = {
   tensorflow: 'hwio',
   theano: 'oihw-turned',
+  'theano-tf': 'hwio-turned',
   pytorch: 'oihw',
 }
 
@@ -85,7 +86,8 @@ export async function openSource(options: SourceOptions, say: (text: string) => 
   return matchSource(checkpointWeights(checkpoint, file), file, options)
 }
 
-function matchSource(stored: WeightsFile, file: string, options: SourceOptions): Weights {
+/** Lays what was read out for its network, as `openWeights` does. */
+export function matchSource(stored: WeightsFile, file: string, options: SourceOptions): Weights {
   const order = options.kernels === undefined ? undefined : orders[options.kernels]
   if (options.kernels !== undefined && !order) {
     throw new ConvoyError(

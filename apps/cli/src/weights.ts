@@ -1,4 +1,4 @@
-import { dataSchema, trainingSchema } from '@convoy/coordinator'
+import { dataSchema, readAnyWeights, trainingSchema } from '@convoy/coordinator'
 import { prepare } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { writeWeights, type Network } from '@convoy/weights'
@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { Display, grouped } from './display.ts'
 import { collect, settle, type Given } from './options.ts'
 import { EXIT } from './schemas.ts'
-import { openSource, openWeights, type SourceOptions, type Weights } from './source.ts'
+import { matchSource, openSource, openWeights, type SourceOptions, type Weights } from './source.ts'
 import { loadData, styleFor } from './train.ts'
 
 interface Options extends SourceOptions {
@@ -56,10 +56,20 @@ function show(weights: Weights, options: Options, display: Display, written: rea
   for (const name of written) display.say(`written    ${name}`)
 }
 
-/** `convoy weights info FILE`: what a file holds, and how it fits. */
+/** `convoy weights info FILE`: what a file holds, and how it fits; where it does not, what it holds all the same. */
 export async function weightsInfo(file: string, options: Options): Promise<number> {
   const display = new Display(styleFor(options.json), process.stdout)
-  show(await openWeights(file, options), options, display, [])
+  const stored = await readAnyWeights(file)
+  try {
+    show(matchSource(stored, file, options), options, display, [])
+  } catch (error) {
+    if (!options.json) {
+      display.say(`file       ${file}: ${stored.format}`)
+      for (const { name, tensors } of stored.layers)
+        display.say(`  ${name.padEnd(20)} ${tensors.map(({ shape }) => shape.join('×')).join(', ')}`)
+    }
+    throw error
+  }
   return EXIT.done
 }
 

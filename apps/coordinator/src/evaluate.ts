@@ -64,9 +64,11 @@ export async function openEvaluation(
   const { size } = parameterLayout(model)
   if (parameters.length !== size || dataset.classes.length !== model.classes) {
     throw new ConvoyError(
-      'E_MODEL',
-      `the model has ${size} parameters and ${model.classes} classes; given are ${parameters.length} and a data set of ${dataset.classes.length}`,
-      'Use the data set and model that the run was trained with.',
+      'E_WEIGHTS_FIT',
+      parameters.length === size
+        ? `the weights tell ${model.classes} classes apart; ${dataset.origin} has ${dataset.classes.length}`
+        : `the weights are ${parameters.length} numbers; ${model.name} has ${size}`,
+      'Give --data the set that the weights were trained on, or fine-tune them: `convoy train --data SOURCE --init FILE`.',
     )
   }
   const cluster = new Cluster(report)

@@ -3,6 +3,7 @@ import { initialise, parameterLayout, type ModelSpec } from '@convoy/model'
 import {
   encodeSafetensors,
   matchWeights,
+  requireFinite,
   networkSpec,
   readWeights,
   type Placement,
@@ -75,6 +76,7 @@ export async function initialParameters(
   const source = !(await exists(init)) && (await exists(kept)) ? kept : init
   const file = await readAnyWeights(source)
   const { parameters, table, anew } = matchWeights(file, model, { newHead: true })
+  requireFinite(parameters, model, source)
   for (const { offset, size } of anew) parameters.set(drawn.subarray(offset, offset + size), offset)
   // Another file under the name of this run is for the run to refuse.
   if (!(await exists(kept)))

@@ -163,7 +163,7 @@ export class ClassifierView implements View {
         this.#weightsFile = weights
         this.#showSource()
       })
-    } else if (/\.(h5|hdf5|onnx|npz|pt|pth|bin)$/i.test(first.name)) {
+    } else if (/\.(h5|hdf5|keras|onnx|npz|pt|pth|bin)$/i.test(first.name)) {
       const error = new ConvoyError(
         'E_WEIGHTS_FILE',
         `the page does not read ${first.name}`,

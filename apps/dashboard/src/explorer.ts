@@ -88,6 +88,7 @@ export class ExplorerView implements View {
     const field = (label: string, input: HTMLElement) => el('label', {}, label, input)
     const group = (legend: string, ...parts: HTMLElement[]) =>
       el('fieldset', {}, el('legend', {}, legend), ...parts)
+    this.#poolFields.append(field('Pool size', this.#poolSize), field('Pool stride', this.#poolStride))
     this.element = el(
       'div',
       { class: 'stack explorer' },

@@ -5,6 +5,7 @@ import { outputShapes, parameterLayout, probabilities, type LayerSpec } from '@c
 import { setWasmPaths } from '@tensorflow/tfjs-backend-wasm'
 import simd from '@tensorflow/tfjs-backend-wasm/dist/tfjs-backend-wasm-simd.wasm?url'
 import * as tf from '@tensorflow/tfjs-core'
+import { requireFinite } from '@convoy/weights/browser'
 import { readWeights, type Weights } from './checkpoint.ts'
 
 // This file and all that it needs is loaded when the classifier is opened, not with the page.
@@ -79,6 +80,7 @@ export async function openClassifier(
       'Train with --preprocessing channels or gcn, or say it with `convoy weights import FILE --data SOURCE`.',
     )
   }
+  requireFinite(weights.parameters, weights.model, file)
   await start()
   return new Classifier(weights)
 }

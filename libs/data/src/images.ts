@@ -46,7 +46,8 @@ export async function decodeImage(bytes: Buffer, size: number, path: string): Pr
   } catch (error) {
     throw new ConvoyError(
       'E_DATA_IMAGE',
-      `${path} cannot be decoded: ${(error as Error).message}`,
+      // libvips says the same on several lines.
+      `${path} cannot be decoded: ${[...new Set((error as Error).message.trim().split(/\s*\n\s*/))].join(' ')}`,
       'Replace or remove the file.',
       { cause: error },
     )

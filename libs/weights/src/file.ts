@@ -44,13 +44,18 @@ export interface WeightsFile {
 export const NETWORK_KEY = 'convoy'
 
 /** E_WEIGHTS_FILE for a file. */
-export function unreadable(file: string, what: string, cause?: unknown): ConvoyError {
-  return new ConvoyError(
-    'E_WEIGHTS_FILE',
-    `${file}: ${what}`,
-    'Give a whole file of Keras (.h5), TensorFlow.js (model.json), safetensors, or a checkpoint (.convoy).',
-    { cause },
-  )
+export function unreadable(
+  file: string,
+  what: string,
+  cause?: unknown,
+  remedy = 'Give a whole file of Keras (.h5, .keras), TensorFlow.js (model.json), safetensors, or a checkpoint (.convoy).',
+): ConvoyError {
+  return new ConvoyError('E_WEIGHTS_FILE', `${file}: ${what}`, remedy, { cause })
+}
+
+/** E_WEIGHTS_FILE for a tensor of other numbers. */
+export function notFloat32(file: string, name: string, what: string): ConvoyError {
+  return unreadable(file, `${name} is ${what}, not float32`, undefined, 'Save its weights as float32 first.')
 }
 
 /** Reads a `Network` from its JSON; undefined where a file has none. Throws E_WEIGHTS_FILE where it is malformed. */

@@ -1,6 +1,6 @@
 export type { Network, StoredLayer, StoredTensor, WeightsFile } from './file.ts'
 export { networkSpec } from './file.ts'
-export { matchWeights } from './match.ts'
+export { matchWeights, requireFinite } from './match.ts'
 export type { KernelOrder, Matched, Placement } from './match.ts'
 export { encodeSafetensors } from './safetensors.ts'
 export { readWeights, writeWeights } from './read.ts'

@@ -1,10 +1,16 @@
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import { parameterLayout } from '@convoy/model'
 import { Dataset, File, Group, Module, ready } from 'h5wasm/node'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { buffer } from 'node:stream/consumers'
+import { openPromise } from 'yauzl'
 import {
   byNumber,
   NETWORK_KEY,
   parseNetwork,
+  notFloat32,
   unreadable,
   type Network,
   type StoredLayer,
@@ -20,7 +26,9 @@ import { topology } from './topology.ts'
  * - Keras 1 and 2: attribute `layer_names`; a group a layer, whose attribute `weight_names` names its datasets
  *   (`conv_W`, `conv_b` in Keras 1, `conv/kernel:0`, `conv/bias:0` in Keras 2). `save_weights` puts that at the root,
  *   `save` under `model_weights`, beside the attribute `model_config`. Keras 3 does so too where a name ends in `.h5`.
- * - Keras 3's `save_weights`: groups `layers/conv2d`, `layers/conv2d_1`, …, each with datasets `vars/0`, `vars/1`.
+ * - Keras 3's `save_weights`: groups `layers/conv2d`, `layers/conv2d_1`, …, each with datasets `vars/0`, `vars/1`. So does
+ *   Keras 2 from 2.12 where a name ends in `.weights.h5`; its first versions call the group
+ *   `_layer_checkpoint_dependencies`. `save` to `.keras` puts that file into an archive, as `model.weights.h5`.
  *
  * Kernels are HWIO (TensorFlow) or OIHW (Theano, in Keras 1); a file of the Theano backend has them turned by 180°.
  */
@@ -46,20 +54,50 @@ function names(group: Group, name: string): string[] | undefined {
   })
 }
 
-/** Reads an HDF5 file of Keras. Throws E_WEIGHTS_FILE. */
-export async function readKeras(file: string): Promise<WeightsFile> {
+/**
+ * Reads an HDF5 file of Keras. Throws E_WEIGHTS_FILE.
+ *
+ * @param name What errors call it.
+ */
+export async function readKeras(file: string, name = file): Promise<WeightsFile> {
   await ready
   // HDF5's errors become exceptions instead of pages on standard error.
   Module.activate_throwing_error_handler()
   let open: File | undefined
   try {
     open = new File(file, 'r')
-    return readFile(open, file)
+    return readFile(open, name)
   } catch (error) {
     if (error instanceof ConvoyError) throw error
-    throw unreadable(file, `HDF5 cannot read it: ${reason(error)}`, error)
+    throw unreadable(name, `HDF5 cannot read it: ${reason(error)}`, error)
   } finally {
     if (open && open.file_id >= 0n) open.close()
+  }
+}
+
+/** The member of a `.keras` archive that holds its weights. */
+const WEIGHTS_MEMBER = 'model.weights.h5'
+
+/** Reads a `.keras` archive: the HDF5 file in it. Throws E_WEIGHTS_FILE. */
+export async function readKerasArchive(file: string): Promise<WeightsFile> {
+  // The HDF5 library reads files only.
+  const folder = await mkdtemp(path.join(tmpdir(), 'convoy-keras-'))
+  const inside = path.join(folder, WEIGHTS_MEMBER)
+  try {
+    const zip = await openPromise(file)
+    let found = false
+    for await (const entry of zip.eachEntry()) {
+      if (entry.fileName !== WEIGHTS_MEMBER) continue
+      await writeFile(inside, await buffer(await zip.openReadStreamPromise(entry)))
+      found = true
+    }
+    if (!found) throw unreadable(file, `it is an archive without ${WEIGHTS_MEMBER}, so not one of Keras`)
+    return { ...(await readKeras(inside, file)), format: 'Keras 3, save' }
+  } catch (error) {
+    if (error instanceof ConvoyError) throw error
+    throw unreadable(file, `it cannot be unpacked: ${(error as Error).message}`, error)
+  } finally {
+    await rm(folder, { recursive: true })
   }
 }
 
@@ -99,7 +137,7 @@ function readFile(root: File, file: string): WeightsFile {
     )
     return { format: 'Keras before 1.0', layers, turned: turned ?? 'oihw', ...known }
   }
-  const stored = root.get('layers')
+  const stored = root.get('layers') ?? root.get('_layer_checkpoint_dependencies')
   if (stored instanceof Group) {
     const layers = stored
       .keys()
@@ -132,7 +170,7 @@ function readTensor(group: Group, at: string, name: string, file: string): Store
   if (!(dataset instanceof Dataset)) throw unreadable(file, `the weight ${name} is listed but not there`)
   const { value, shape } = dataset
   if (!(value instanceof Float32Array)) {
-    throw unreadable(file, `the weight ${name} is ${JSON.stringify(dataset.dtype)}, not float32`)
+    throw notFloat32(file, name, JSON.stringify(dataset.dtype))
   }
   return { name, shape: shape ?? [], values: value.slice() }
 }
@@ -163,6 +201,8 @@ export async function writeKeras(file: string, parameters: Float32Array, network
     }
     if (config === undefined) {
       // Keras 3 counts layers by their kind and does not ask for names.
+      // Keras 2 wants to see that the network itself has no weights; Keras 3 does not mind.
+      root.create_group('vars')
       const layers = root.create_group('layers')
       for (let i = 0; i < views.length; i += 2) {
         const vars = layers.create_group(i === 0 ? 'conv2d' : `conv2d_${i / 2}`).create_group('vars')

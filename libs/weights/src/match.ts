@@ -1,6 +1,6 @@
 import { ConvoyError } from '@convoy/errors'
 import { parameterLayout, type ModelSpec, type ParameterView } from '@convoy/model'
-import type { StoredLayer, StoredTensor, WeightsFile } from './file.ts'
+import { unreadable, type StoredLayer, type StoredTensor, type WeightsFile } from './file.ts'
 
 /** How a file's kernels lie: HWIO, OIHW, or OIHW and turned by 180° (Theano's convolution). */
 export type KernelOrder = 'hwio' | 'oihw' | 'hwio-turned' | 'oihw-turned'
@@ -30,7 +30,24 @@ function misfit(what: string): ConvoyError {
   return new ConvoyError(
     'E_WEIGHTS_FIT',
     what,
-    'Use weights of the same network: check --model and --width, and look at the file with `convoy weights info FILE`.',
+    'Use weights of the same network: check --model and --width; `convoy weights info FILE` lists what the file holds.',
+  )
+}
+
+/**
+ * Refuses weights that are NaN or infinite. A file with such weights can be read and written, but an engine need not notice:
+ * a ReLU may turn NaN to 0, and the answer looks like any other. Throws E_WEIGHTS_FILE.
+ */
+export function requireFinite(parameters: Float32Array, model: ModelSpec, file: string): void {
+  const at = parameters.findIndex((value) => !Number.isFinite(value))
+  if (at < 0) return
+  const count = parameters.reduce((sum, value) => sum + (Number.isFinite(value) ? 0 : 1), 0)
+  const view = parameterLayout(model).views.find(({ offset, size }) => at < offset + size)!
+  throw unreadable(
+    file,
+    `${count} of ${parameters.length} weights are NaN or infinite, the first in ${view.name}`,
+    undefined,
+    'Take an earlier checkpoint, from before the training diverged.',
   )
 }
 
@@ -92,12 +109,13 @@ function compare(
   layer: string,
   tensor: StoredTensor | undefined,
   order: KernelOrder,
+  counts: string,
 ): void {
   const has = tensor && (view.role === 'kernel' ? hwioShape(tensor.shape, order) : tensor.shape)
   if (has && equal(has, view.shape)) return
   const theirs = tensor ? `${tensor.name} of ${layer} is ${shown(tensor.shape)}` : `${layer} has none`
   const axes = order.startsWith('oihw') && view.role === 'kernel' ? ' (in the order OIHW)' : ''
-  throw misfit(`${view.name} is ${shown(view.shape)} in the model; in the file ${theirs}${axes}`)
+  throw misfit(`${view.name} is ${shown(view.shape)} in the model; in the file ${theirs}${axes}${counts}`)
 }
 
 /**
@@ -116,6 +134,11 @@ export function matchWeights(
   const kernels = layout.views.filter(({ role }) => role === 'kernel')
   const biases = layout.views.filter(({ role }) => role === 'bias')
   const { layers } = file
+  // A layer that is missing is told of the one that stands in its place.
+  const counts =
+    layers.length === kernels.length
+      ? ''
+      : `; the file has ${layers.length} layers with weights, the model ${kernels.length}`
   const chosen = order ?? orderOf(file, layers, kernels)
   const parameters = new Float32Array(layout.size)
   const anew: ParameterView[] = []
@@ -136,8 +159,8 @@ export function matchWeights(
       anew.push(kernel, biases[i])
       return { layer: name, shape: kernel.shape, from: undefined }
     }
-    compare(kernel, layer.name, stored, chosen)
-    compare(biases[i], layer.name, storedBias, chosen)
+    compare(kernel, layer.name, stored, chosen, counts)
+    compare(biases[i], layer.name, storedBias, chosen, counts)
     if (extra) throw misfit(`${extra.name} of the file (${shown(extra.shape)}) has no place in ${name}`)
     const at = (view: ParameterView) => parameters.subarray(view.offset, view.offset + view.size)
     copyKernel(stored.values, at(kernel), kernel.shape, chosen)

@@ -16,12 +16,18 @@ function isHdf5(bytes: Uint8Array): boolean {
   )
 }
 
+/** Whether bytes begin as a zip archive does. */
+function isZip(bytes: Uint8Array): boolean {
+  return Buffer.from(bytes.subarray(0, 4)).equals(Buffer.from('PK\x03\x04', 'latin1'))
+}
+
 /** Reads a weights file of Keras, TensorFlow.js or safetensors, whatever its name. Throws E_WEIGHTS_FILE. */
 export async function readWeights(file: string): Promise<WeightsFile> {
   const bytes = await readFile(file).catch((error: Error) => {
     throw unreadable(file, `it cannot be opened: ${error.message}`, error)
   })
   if (isHdf5(bytes)) return (await keras()).readKeras(file)
+  if (isZip(bytes)) return (await keras()).readKerasArchive(file)
   if (isSafetensors(bytes)) return readSafetensors(bytes, file)
   if (/^\s*\{/.test(bytes.subarray(0, 64).toString('latin1')))
     return readTfjs(bytes.toString('utf8'), file, (shard) => readFile(path.join(path.dirname(file), shard)))

@@ -5,6 +5,7 @@ import {
   groupTensors,
   NETWORK_KEY,
   parseNetwork,
+  notFloat32,
   unreadable,
   type Network,
   type StoredTensor,
@@ -50,11 +51,15 @@ export function readSafetensors(bytes: Uint8Array, file: string): WeightsFile {
   if (!metadata.success || !header.success) throw unreadable(file, 'its header is not one of safetensors')
   const tensors = Object.entries(header.data).map(([name, { dtype, shape, data_offsets }]): StoredTensor => {
     const [from, to] = data_offsets.map((offset) => 8 + length + offset)
-    if (dtype !== 'F32') throw unreadable(file, `${name} is ${dtype}, not F32`)
+    if (dtype !== 'F32') throw notFloat32(file, name, dtype)
     if (to - from !== 4 * shape.reduce((product, n) => product * n, 1) || to > bytes.length)
       throw unreadable(file, `${name} is cut off or of another size than its shape says`)
     return { name, shape, values: new Float32Array(new Uint8Array(bytes.subarray(from, to)).buffer) }
   })
+  // The format has neither gaps nor anything behind the last tensor.
+  const covered = tensors.reduce((sum, { values }) => sum + values.byteLength, 8 + length)
+  if (covered !== bytes.length)
+    throw unreadable(file, `it has ${bytes.length} bytes, of which its header names ${covered}`)
   const network = parseNetwork(metadata.data.__metadata__?.[NETWORK_KEY], file)
   return {
     format: 'safetensors',

@@ -4,6 +4,7 @@ import {
   groupTensors,
   NETWORK_KEY,
   parseNetwork,
+  notFloat32,
   unreadable,
   type Network,
   type StoredTensor,
@@ -58,7 +59,12 @@ export async function readTfjs(
         // A shard is a neighbour: a model may not name files elsewhere.
         if (/[/\\]/.test(shard)) throw unreadable(file, `the shard ${shard} is not beside it`)
         return readShard(shard).catch((error: Error) => {
-          throw unreadable(file, `its shard cannot be read: ${error.message}`, error)
+          throw unreadable(
+            file,
+            `its shard cannot be read: ${error.message}`,
+            error,
+            'Put every .bin file that it names beside it.',
+          )
         })
       }),
     )
@@ -71,7 +77,7 @@ export async function readTfjs(
     at = 0
     for (const { name, shape, dtype, quantization } of weights) {
       if (dtype !== 'float32' || quantization !== undefined)
-        throw unreadable(file, `${name} is ${quantization ? 'quantized' : dtype}, not float32`)
+        throw notFloat32(file, name, quantization ? 'quantized' : dtype)
       const end = at + 4 * shape.reduce((product, n) => product * n, 1)
       if (end > bytes.length) throw unreadable(file, `${name} is cut off`)
       tensors.push({ name, shape, values: new Float32Array(bytes.slice(at, end).buffer) })

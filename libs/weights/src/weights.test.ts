@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from '
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { matchWeights, readWeights, writeWeights } from './index.ts'
+import { matchWeights, readWeights, requireFinite, writeWeights } from './index.ts'
 
 const folder = mkdtempSync(path.join(tmpdir(), 'convoy-weights-'))
 beforeAll(async () => {
@@ -255,6 +255,10 @@ describe('what does not fit', () => {
 
   it('names the first layer that is missing, and one too many', async () => {
     const fewer = await misshapen((weights) => weights.slice(0, 7))
+    const without = await misshapen((weights) => weights.filter(({ layer }) => layer !== 'conv4'))
+    expect(() => matchWeights(without, model)).toThrow(
+      /conv4\/kernel is 3×3×6×12 .* conv5\/kernel:0 of conv5 is 3×3×12×12; the file has 8 layers .*, the model 9/,
+    )
     expect(() => matchWeights(fewer, model)).toThrow(/conv8\/kernel .* the file ends after 7 of 9 layers/)
     const more = await misshapen((weights) => [...weights, { ...weights[8], layer: 'extra' }])
     expect(() => matchWeights(more, model)).toThrow(/one more layer, extra \(1×1×12×10\)/)
@@ -277,6 +281,23 @@ describe('what does not fit', () => {
     const file = await misshapen((weights) => weights)
     expect(() => matchWeights(file, other, { newHead: true })).toThrow(
       expect.objectContaining({ code: 'E_WEIGHTS_FIT' }),
+    )
+  })
+})
+
+describe('#requireFinite', () => {
+  it('names the first layer of weights that are NaN or infinite', () => {
+    expect(() => requireFinite(parameters, model, 'a.h5')).not.toThrow()
+    const broken = parameters.slice()
+    broken[views[2].offset] = NaN
+    broken[views[9].offset] = -Infinity
+    expect(() => requireFinite(broken, model, 'a.h5')).toThrow(
+      expect.objectContaining({
+        code: 'E_WEIGHTS_FILE',
+        message: expect.stringContaining(
+          `a.h5: 2 of ${parameters.length} weights are NaN or infinite, the first in conv2/kernel`,
+        ) as string,
+      }),
     )
   })
 })
@@ -306,6 +327,34 @@ describe('what cannot be read', () => {
       }),
       { numRuns: 20 },
     )
+  })
+
+  it('refuses safetensors with a wrong header length, and bytes that belong to no tensor', async () => {
+    const whole = path.join(folder, 'header.safetensors')
+    await writeWeights(whole, parameters, { model })
+    const bytes = readFileSync(whole)
+    const length = bytes.readBigUInt64LE(0)
+    const wrong = path.join(folder, 'wrong.safetensors')
+    for (const other of [0n, length - 40n, length + 8n, length + 4_000n, 2n ** 50n, 2n ** 64n - 1n]) {
+      const changed = Buffer.from(bytes)
+      changed.writeBigUInt64LE(other, 0)
+      writeFileSync(wrong, changed)
+      await expect(readWeights(wrong), `a header of ${other} bytes`).rejects.toMatchObject(refused)
+    }
+    writeFileSync(wrong, Buffer.concat([bytes, Buffer.alloc(8)]))
+    await expect(readWeights(wrong)).rejects.toMatchObject({
+      message: expect.stringMatching(/of which its header names/) as string,
+    })
+  })
+
+  it('refuses an archive that is not one of Keras, or torn', async () => {
+    const file = path.join(folder, 'a.keras')
+    // An empty archive is its end record alone; this one has lost that.
+    writeFileSync(file, Buffer.concat([Buffer.from('PK\x03\x04', 'latin1'), Buffer.alloc(30)]))
+    await expect(readWeights(file)).rejects.toMatchObject({
+      ...refused,
+      message: expect.stringMatching(/a\.keras: it cannot be unpacked/) as string,
+    })
   })
 
   it('refuses a model.json with a short or missing shard, or one from elsewhere', async () => {
