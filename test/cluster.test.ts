@@ -343,7 +343,16 @@ describe('guards', () => {
   })
 
   it('or takes it back at half the rate, the same way each time', async () => {
-    const rising = ['--schedule', 'oneCycle', '--learning-rate', '20', '--epochs', '8', '--evaluate-every', '0']
+    const rising = [
+      '--schedule',
+      'oneCycle',
+      '--learning-rate',
+      '20',
+      '--epochs',
+      '8',
+      '--evaluate-every',
+      '0',
+    ]
     const options = [...rising, '--on-divergence', 'rollback']
     // The third has no checkpoint to go back to, and repeats more.
     const disk = faultyDisk(folder, 'none')
