@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import type { Cluster } from './cluster.ts'
 import { Metrics } from './metrics.ts'
@@ -71,5 +72,19 @@ describe('Metrics', () => {
     expect(stalls.reduce((sum, line) => sum + Number(line.split(' ')[1]), 0)).toBe(5_000)
     // Read again, nothing is counted twice.
     expect((await metrics.text()).split('\n')).toContain('convoy_wasted_samples_total 32')
+  })
+
+  it.each([
+    'overlays/monitoring/dashboard.json',
+    'overlays/autoscale/scaled-object.yaml',
+    'overlays/autoscale-hpa/autoscaler.yaml',
+  ])('has every figure that k8s/%s asks for', async (file) => {
+    const text = await new Metrics({ cluster, workersWanted: () => 3 }).text()
+    const known = [...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name)
+    const asked = readFileSync(new URL(`../../../k8s/${file}`, import.meta.url), 'utf8').match(
+      /\bconvoy_\w+/g,
+    )
+    expect(asked?.length).toBeGreaterThan(0)
+    expect(known).toEqual(expect.arrayContaining(asked!))
   })
 })
