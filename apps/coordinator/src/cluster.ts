@@ -267,6 +267,8 @@ export class Cluster {
       this.#frame = frame
       this.#lastAnswer = undefined
       this.waited = 0
+      // A job that was abandoned may have waited, too.
+      this.#waitingSince = undefined
       this.engineSeconds.clear()
       this.#finish = resolve
       if (job.planned) this.#plan(job)

@@ -44,18 +44,24 @@ export class LeafImages {
    */
   add(pixels: Uint8Array | Float32Array, label: number, key: SampleKey | undefined): void {
     this.#filler.vary(key, this.#variation)
-    const { flip, down, right } = this.#variation
-    this.#variations.set([flip ? 1 : 0, down, right], 3 * this.count)
+    const at = 3 * this.count
+    this.#variations[at] = this.#variation.flip ? 1 : 0
+    this.#variations[at + 1] = this.#variation.down
+    this.#variations[at + 2] = this.#variation.right
     this.labels[this.count++] = label
     this.#pixels.push(pixels)
   }
 
   /** float32 [count, height, width, channels]. */
   get images(): Float32Array {
+    const variation = this.#variation
     for (; this.#made < this.count; this.#made++) {
-      const [flip, down, right] = this.#variations.subarray(3 * this.#made)
+      const at = 3 * this.#made
+      variation.flip = this.#variations[at] === 1
+      variation.down = this.#variations[at + 1]
+      variation.right = this.#variations[at + 2]
       const into = this.#images.subarray(this.#made * this.#size, (this.#made + 1) * this.#size)
-      this.#filler.place(this.#pixels[this.#made], { flip: flip === 1, down, right }, into)
+      this.#filler.place(this.#pixels[this.#made], variation, into)
     }
     return this.#images
   }
