@@ -6,8 +6,11 @@ const REMEMBERED = 63
 const NUMBERS = 8
 /** Steps at one number of workers before anything is made of them. */
 const ENOUGH = 15
-/** Another number is published when it has been further off than one worker for so many steps in a row. */
-const PATIENCE = 30
+/** Another number is published when it has been further off than one worker for so many steps in a row: no time in them is old. */
+const PATIENCE = 2 * REMEMBERED
+
+/** Values of `serial` that are tried in a fit. */
+const TRIED = 200
 
 /** What is measured of one step. Times in seconds. */
 export interface StepTimes {
@@ -23,22 +26,39 @@ export interface StepTimes {
   readonly updateSeconds: number
 }
 
-/** A model of the step time: `update + wire + n·serial + ceil(leaves / n)·leaf`, in seconds. */
+/**
+ * A model of the step time. All workers get their parameters over the coordinator's one link, compute
+ * `ceil(leaves / n)` leaves or one less, and give their gradients back over that link, one after the other: those with
+ * a leaf less are heard while the others compute their last.
+ */
 export interface StepModel {
   readonly leaves: number
-  /** A worker's time for a leaf. */
+  /** A worker's time for a leaf, in seconds, as are all that follow. */
   readonly leaf: number
   /** The coordinator's time that no number of workers changes. */
   readonly update: number
   /** Time on the links of workers, which are as many as they are. */
   readonly wire: number
-  /** What each worker adds: its share of the coordinator's one link and one thread. */
+  /** What each worker adds, each way: its share of the coordinator's one link and one thread. */
   readonly serial: number
 }
 
 /** Seconds that a step of `workers` workers takes. */
-export function stepSeconds({ leaves, leaf, update, wire, serial }: StepModel, workers: number): number {
-  return update + wire + workers * serial + Math.ceil(leaves / workers) * leaf
+export function stepSeconds(model: StepModel, workers: number): number {
+  const { leaves, leaf, update, wire, serial } = model
+  return update + wire + serial * turns(leaves, workers, leaf / serial) + Math.ceil(leaves / workers) * leaf
+}
+
+/**
+ * How many times the coordinator's link is used in a step while nothing else goes on: for the parameters of all workers,
+ * for the gradients that come last, and for what is still left then of those that came a leaf earlier.
+ *
+ * @param leaf Gradients that come back in a leaf's time.
+ */
+function turns(leaves: number, workers: number, leaf: number): number {
+  const computing = Math.min(leaves, workers)
+  const last = leaves % computing || computing
+  return computing + last + Math.max(0, computing - last - leaf)
 }
 
 /**
@@ -89,8 +109,20 @@ export class WorkersWanted {
   get model(): StepModel | undefined {
     const points = [...this.#rest].filter(([, times]) => times.length >= ENOUGH)
     if (points.length === 0) return undefined
-    const fit = line(points.map(([workers, times]) => [workers, Math.max(0, median(times))]))
-    return { leaves: this.#leaves, leaf: median(this.#leaf), update: median(this.#update), ...fit }
+    const leaves = this.#leaves
+    const leaf = median(this.#leaf)
+    const rests = points.map(([workers, times]) => [workers, Math.max(0, median(times))] as const)
+    const fixed = { leaves, leaf, update: median(this.#update) }
+    const [[workers, rest]] = rests
+    if (rests.length > 1) return { ...fixed, ...fit(leaves, leaf, rests) }
+    // Of one number alone it can't be told what more or fewer change. Taken is what has another number tried.
+    const same = { ...fixed, wire: rest, serial: 0 }
+    if (this.#best(same) > workers + 1) return same
+    return { ...fixed, wire: 0, serial: rest / turns(leaves, workers, Infinity) }
+  }
+
+  #best(model: StepModel): number {
+    return worthwhile((n) => stepSeconds(model, n), this.#worth, this.#most)
   }
 
   /** Takes in one step. The smaller batch at the end of an epoch is passed over. */
@@ -108,7 +140,7 @@ export class WorkersWanted {
 
     const { model } = this
     if (!model || rest.length < ENOUGH) return
-    const best = worthwhile((n) => stepSeconds(model, n), this.#worth, this.#most)
+    const best = this.#best(model)
     if (this.#wanted === undefined) this.#wanted = best
     else if (Math.abs(best - this.#wanted) <= 1) this.#patience = 0
     else if (++this.#patience >= PATIENCE) {
@@ -123,17 +155,25 @@ function remember(times: number[], time: number): void {
   if (times.length > REMEMBERED) times.shift()
 }
 
-/**
- * The line wire + serial·n through points [n, seconds] by least squares, neither part below 0. Of one point, all is taken
- * for wire: more workers will show what of it is not.
- */
-function line(points: readonly (readonly [number, number])[]): { wire: number; serial: number } {
-  const mean = (of: (point: readonly [number, number]) => number) =>
-    points.reduce((sum, point) => sum + of(point), 0) / points.length
-  const n = mean(([workers]) => workers)
-  const seconds = mean(([, rest]) => rest)
-  const spread = mean(([workers]) => (workers - n) ** 2)
-  const slope = spread === 0 ? 0 : mean(([workers, rest]) => (workers - n) * (rest - seconds)) / spread
-  const serial = Math.min(Math.max(0, slope), seconds / n)
-  return { wire: seconds - serial * n, serial }
+/** wire and serial, neither below 0, with which `wire + serial·turns` comes nearest to [workers, seconds], by least squares. */
+function fit(
+  leaves: number,
+  leaf: number,
+  rests: readonly (readonly [number, number])[],
+): { wire: number; serial: number } {
+  const most = Math.max(...rests.map(([workers, rest]) => rest / turns(leaves, workers, Infinity)))
+  let best = { wire: 0, serial: 0 }
+  let least = Infinity
+  for (let i = 0; i <= TRIED; i++) {
+    // Closer to each other where they are small.
+    const serial = (i / TRIED) ** 2 * most
+    const wires = rests.map(([workers, rest]) => rest - serial * turns(leaves, workers, leaf / serial))
+    const wire = Math.max(0, wires.reduce((sum, one) => sum + one, 0) / wires.length)
+    const error = wires.reduce((sum, one) => sum + (one - wire) ** 2, 0)
+    if (error < least) {
+      least = error
+      best = { wire, serial }
+    }
+  }
+  return best
 }
