@@ -146,7 +146,9 @@ export class Display {
       case 'workerLeft':
         return `left       ${event.worker} (${event.workers} now): ${event.reason}`
       case 'workerStalled':
-        return `stalled    ${event.worker}: no answer for ${event.waited.toFixed(1)} s in step ${event.step}; others have its work`
+        return event.compiling
+          ? `stalled    ${event.worker}: it has compiled the model for ${event.waited.toFixed(0)} s`
+          : `stalled    ${event.worker}: no answer for ${event.waited.toFixed(1)} s in step ${event.step}; others have its work`
       case 'workerRecovered':
         return `recovered  ${event.worker}`
       case 'refused':

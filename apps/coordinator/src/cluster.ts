@@ -1,29 +1,23 @@
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { cover, split } from '@convoy/reduction'
-import { createHash } from 'node:crypto'
 import { FOR_WORKERS, LEFT, type Report } from './events.ts'
+import { agreed, Jury, voteOf, type Vote } from './jury.ts'
 import { Member, type Assignment } from './member.ts'
-import { numericsText } from './numerics.ts'
 import { median, type Pace } from './pace.ts'
 import type { ParameterFrame } from './parameters.ts'
 import { cutLeaves } from './plan.ts'
+import { banned, WorkerRecords } from './records.ts'
 import { Tally } from './tally.ts'
 
 /** How often deadlines are looked at, in milliseconds. */
 const TICK = 100
 /** Where nothing is known of a worker, it may take this many times what the slowest known one would. */
 const UNKNOWN_PATIENCE = 10
-/** And so many seconds where nothing is known of anyone yet. */
+/** And so many seconds where nothing is known of anyone yet, or until it has compiled the model. */
 const FIRST_PATIENCE = 60
 /** A worker too slow to be given a share is tried again after so many steps. */
 const PROBE_AFTER = 50
-/** Refused answers in a row before a worker is set aside. */
-const STRIKES = 3
-/** For how long the first time, in seconds; it doubles with each further time. */
-const SET_ASIDE = 10
-/** Workers that are remembered; beyond them, those that are gone are forgotten, first those that did nothing. */
-const MOST_REMEMBERED = 1_024
 
 type Gradient = MessageOf<WorkerMessage, 'gradient'>
 type Answer = Gradient | MessageOf<WorkerMessage, 'evaluation'>
@@ -68,29 +62,11 @@ interface Piece {
   notFinite?: string
 }
 
-/** One answer to a node that is verified. */
-interface Vote {
-  readonly worker: string
-  /** A hash of the answer. */
-  readonly digest: string
-}
-
 export interface ClusterOptions {
   /** Share of the gradients that a second worker repeats. */
   readonly verify?: number
   /** Whether the run began in another process, so that it is not known here who took part before. */
   readonly resumed?: boolean
-}
-
-/** What is remembered of a worker across its connections, by its name. */
-interface Record {
-  readonly pace: Pace
-  instance: string
-  strikes: number
-  timesAside: number
-  asideUntil: number
-  /** The first step that may hold a gradient of this worker; undefined where none was taken. */
-  since: number | undefined
 }
 
 /**
@@ -99,10 +75,8 @@ interface Record {
  */
 export class Cluster {
   readonly #members = new Map<string, Member>()
-  readonly #records = new Map<string, Record>()
-  readonly #tallies = new Map<string, Tally>()
-  /** Bytes to and from workers that are not remembered any more. */
-  readonly #forgotten = { sent: 0, received: 0 }
+  readonly #records = new WorkerRecords()
+  readonly #jury = new Jury(this.#members, this.#records)
   readonly #report: Report
   #job: Job | undefined
   #frame: ParameterFrame | undefined
@@ -146,12 +120,12 @@ export class Cluster {
 
   /** What every worker did that ever joined, by name. */
   get tallies(): ReadonlyMap<string, Tally> {
-    return this.#tallies
+    return this.#records.tallies
   }
 
   /** Whether a worker's answers were refused so often that it gets no work now. */
   setAside(member: Member): boolean {
-    return (this.#records.get(member.name)?.asideUntil ?? 0) > performance.now()
+    return this.#records.aside(member.name)
   }
 
   get members(): Iterable<Member> {
@@ -160,12 +134,7 @@ export class Cluster {
 
   /** Bytes to and from all workers since the coordinator started. */
   get traffic(): { sent: number; received: number } {
-    let { sent, received } = this.#forgotten
-    for (const tally of this.#tallies.values()) {
-      sent += tally.sent
-      received += tally.received
-    }
-    return { sent, received }
+    return this.#records.traffic
   }
 
   /** The record of a worker that was here before under this name; a second process with the name gets another. */
@@ -174,7 +143,8 @@ export class Cluster {
     for (let n = 2; this.#members.has(name) && this.#members.get(name)!.instance !== instance; n++) {
       name = `${wanted}-${n}`
     }
-    return { name, pace: this.#records.get(name)?.pace, tally: this.#tallies.get(name) ?? new Tally() }
+    const { pace, tally } = this.#records.of(name) ?? { pace: undefined, tally: new Tally() }
+    return { name, pace, tally }
   }
 
   /** Takes a worker in. One that reconnects replaces its own older connection. */
@@ -185,17 +155,7 @@ export class Cluster {
       this.leave(older, 'reconnected')
     }
     this.#members.set(member.name, member)
-    this.#tallies.set(member.name, member.tally)
-    if (!this.#records.has(member.name)) {
-      this.#records.set(member.name, {
-        pace: member.pace,
-        instance: member.instance,
-        strikes: 0,
-        timesAside: 0,
-        asideUntil: 0,
-        since: undefined,
-      })
-    }
+    this.#records.join(member)
     this.#report({
       event: 'workerJoined',
       worker: member.name,
@@ -206,7 +166,10 @@ export class Cluster {
 
   /** The worker compiled the model and can be given work. */
   ready(member: Member): void {
-    if (member.state === 'compiling') member.state = 'ready'
+    if (member.state === 'compiling') {
+      member.state = 'ready'
+      if (member.compilesLate) this.#report({ event: 'workerRecovered', worker: member.name })
+    }
     this.#dispatch()
   }
 
@@ -230,31 +193,12 @@ export class Cluster {
     member.state = 'gone'
     if (this.#members.get(member.name) === member) this.#members.delete(member.name)
     for (const assignment of [...member.assignments.values()]) this.#drop(member, assignment)
-    if (this.#records.size > MOST_REMEMBERED) this.#forget()
+    // While answers are verified, what anyone gave may still turn out to be wrong.
+    this.#records.forget((name) => this.#members.has(name), this.#verify > 0)
     if (this.#closed) return
     this.#report({ event: 'workerLeft', worker: member.name, reason, workers: this.#members.size })
     if (this.#members.size === 0) this.#saidWaiting = false
     this.#dispatch()
-  }
-
-  /** Keeps memory bounded whatever names peers give themselves. Who was found dishonest is never forgotten. */
-  #forget(): void {
-    let worst: string | undefined
-    for (const [name, { since, asideUntil }] of this.#records) {
-      if (this.#members.has(name) || asideUntil === Infinity) continue
-      // What it gave may still turn out to be wrong.
-      if (this.#verify > 0 && since !== undefined) continue
-      worst ??= name
-      if (since !== undefined) continue
-      worst = name
-      break
-    }
-    if (worst === undefined) return
-    const tally = this.#tallies.get(worst)
-    this.#forgotten.sent += tally?.sent ?? 0
-    this.#forgotten.received += tally?.received ?? 0
-    this.#tallies.delete(worst)
-    this.#records.delete(worst)
   }
 
   /**
@@ -325,16 +269,14 @@ export class Cluster {
           'Nothing.',
         )
       }
-      if (piece.votes)
-        piece.votes.push({ worker: member.name, digest: digestOf(answer as Gradient, payload) })
+      if (piece.votes) piece.votes.push(voteOf(member.name, answer as Gradient, payload))
       else this.#job!.accept(answer, payload, member.name)
     } catch (thrown) {
       this.#refuseAnswer(member, asConvoyError(thrown), answer.id, piece)
       return
     }
-    const record = this.#records.get(member.name)!
-    record.strikes = 0
-    if (answer.kind === 'gradient') record.since ??= this.#resumed ? 0 : answer.step
+    const step = answer.kind === 'gradient' ? answer.step : undefined
+    this.#records.took(member.name, this.#resumed && step !== undefined ? 0 : step)
     this.engineSeconds.set(member, (this.engineSeconds.get(member) ?? 0) + answer.seconds)
     // A first answer includes warming up; it would make a poor measure if it stayed the only one.
     member.pace.add(assignment.samples, seconds)
@@ -345,29 +287,23 @@ export class Cluster {
       const failed = piece.notFinite === undefined ? undefined : this.#members.get(piece.notFinite)
       if (failed) this.#strike(failed, 'E_NOT_FINITE', 'what it gave as NaN or Inf is finite')
       if (answer.kind === 'gradient' && Math.random() < this.#verify)
-        this.#repeat(piece, member.name, answer, payload)
+        this.#repeat(piece, voteOf(member.name, answer, payload))
       this.#complete(piece)
     }
     this.#dispatch()
   }
 
   /** Has a node that was taken computed by another worker too. */
-  #repeat({ lo, hi }: Piece, worker: string, answer: Gradient, payload: Uint8Array): void {
-    const vote = { worker, digest: digestOf(answer, payload) }
+  #repeat({ lo, hi }: Piece, vote: Vote): void {
     const piece: Piece = { lo, hi, done: false, waiting: false, holders: new Map(), votes: [vote] }
     this.#open.add(piece)
     this.#orphan(piece)
   }
 
-  /**
-   * Looks at the answers to a node that is verified. What two workers gave is right, since a wrong answer is hardly ever
-   * wrong twice alike; where two differ, a third decides, or else they are asked again.
-   */
+  /** Looks at the answers to a node that is verified: where two differ, a third decides, or else they are asked again. */
   #count(piece: Piece, votes: readonly Vote[]): void {
     const step = this.#job!.step
-    const right = votes.find((vote) =>
-      votes.some((other) => other.digest === vote.digest && other.worker !== vote.worker),
-    )?.digest
+    const right = agreed(votes)
     if (right === undefined) {
       const { lo, hi } = piece
       if (votes.length === 2) {
@@ -380,10 +316,7 @@ export class Cluster {
     this.#complete(piece)
     let since = Infinity
     for (const worker of wrong) {
-      const record = this.#records.get(worker)
-      if (!record) continue
-      record.asideUntil = Infinity
-      since = Math.min(since, record.since ?? Infinity)
+      since = Math.min(since, this.#records.ban(worker) ?? Infinity)
       this.#report({ event: 'dishonest', worker, step, lo: piece.lo, hi: piece.hi })
       const member = this.#members.get(worker)
       if (member) this.#expel(member)
@@ -400,56 +333,8 @@ export class Cluster {
   }
 
   /** Throws E_DISHONEST for a worker that was found to give wrong gradients, by its name or process. */
-  checkBan({ name, instance }: { name: string; instance: string }): void {
-    for (const [known, record] of this.#records) {
-      if (record.asideUntil === Infinity && (known === name || record.instance === instance)) throw banned()
-    }
-  }
-
-  /** Whether a worker may answer a node that is verified: one of the same arithmetic that did not, or, in a dispute, once more. */
-  #mayVote(votes: readonly Vote[], member: Member): boolean {
-    const before = votes.filter(({ worker }) => worker === member.name).length
-    if (before > 1 || this.#aside(member)) return false
-    const first = this.#members.get(votes[0].worker)
-    if (first && numericsText(first.numerics) !== numericsText(member.numerics)) return false
-    return before === 0 || (votes.length > 1 && !this.#fresh(votes, member))
-  }
-
-  /** Whether there is someone else who has not answered yet. */
-  #fresh(votes: readonly Vote[], but?: Member): boolean {
-    return [...this.#members.values()].some(
-      (member) =>
-        member !== but &&
-        member.state === 'ready' &&
-        votes.every(({ worker }) => worker !== member.name) &&
-        this.#mayVote(votes, member),
-    )
-  }
-
-  /** Whether nobody else can be given work. */
-  #alone(member: Member): boolean {
-    return [...this.#members.values()].every(
-      (other) => other === member || other.state !== 'ready' || this.#aside(other),
-    )
-  }
-
-  /** Whether a worker may try what another gave as NaN or Inf. */
-  #mayJudge(failed: string, member: Member): boolean {
-    if (failed === member.name) return this.#alone(member)
-    return this.#proven(failed) || this.#proven(member.name) || !this.#someoneProven()
-  }
-
-  /** Whether an answer of this worker was ever taken. */
-  #proven(name: string): boolean {
-    return this.#records.get(name)?.since !== undefined
-  }
-
-  #someoneProven(): boolean {
-    return [...this.#members.keys()].some((name) => this.#proven(name))
-  }
-
-  #aside(member: Member): boolean {
-    return this.#records.get(member.name)!.asideUntil > performance.now()
+  checkBan(hello: { name: string; instance: string }): void {
+    this.#records.checkBan(hello)
   }
 
   /**
@@ -464,9 +349,7 @@ export class Cluster {
       this.#report({ event: 'refused', worker: member.name, code, message })
       const before = piece.notFinite
       piece.notFinite = member.name
-      const believed =
-        before !== undefined && (this.#proven(before) || this.#proven(member.name) || !this.#someoneProven())
-      if (believed && (before !== member.name || this.#alone(member))) return this.onNotFinite()
+      if (before !== undefined && this.#jury.convicts(before, member)) return this.onNotFinite()
     }
     this.#orphan(piece)
     this.#dispatch()
@@ -504,13 +387,9 @@ export class Cluster {
   }
 
   #strike(member: Member, code: string, message: string): void {
-    member.tally.refused++
     this.#report({ event: 'refused', worker: member.name, code, message })
-    const record = this.#records.get(member.name)
-    if (!record || ++record.strikes < STRIKES) return
-    const seconds = SET_ASIDE * 2 ** record.timesAside++
-    record.strikes = 0
-    record.asideUntil = performance.now() + 1000 * seconds
+    const seconds = this.#records.strike(member.name)
+    if (seconds === undefined) return
     this.#report({ event: 'setAside', worker: member.name, seconds, code })
     for (const assignment of member.assignments.values()) this.#orphan(this.#pieces.get(assignment))
   }
@@ -535,7 +414,7 @@ export class Cluster {
 
   #eligible(member: Member): boolean {
     if (member.state !== 'ready' || !this.#frame || !this.#job) return false
-    if (this.#aside(member)) return false
+    if (this.setAside(member)) return false
     return member.offerParameters(this.#frame, () => this.#dispatch())
   }
 
@@ -673,7 +552,7 @@ export class Cluster {
     if (!job) return
     for (const piece of this.#orphans) {
       // Of a node that only one worker answered, nobody else may be there to verify it.
-      if (piece.votes?.length === 1 && !piece.done && !this.#fresh(piece.votes)) this.#complete(piece)
+      if (piece.votes?.length === 1 && !piece.done && !this.#jury.fresh(piece.votes)) this.#complete(piece)
       if (!this.#job) return
     }
     this.#orphans = this.#orphans.filter((piece) => !piece.done)
@@ -721,8 +600,8 @@ export class Cluster {
     const at = this.#orphans.findIndex(
       (orphan) =>
         !orphan.holders.has(member) &&
-        (!orphan.votes || this.#mayVote(orphan.votes, member)) &&
-        (orphan.notFinite === undefined || this.#mayJudge(orphan.notFinite, member)),
+        (!orphan.votes || this.#jury.mayVote(orphan.votes, member)) &&
+        (orphan.notFinite === undefined || this.#jury.mayJudge(orphan.notFinite, member)),
     )
     if (at < 0) return this.#overtake(member)
     let [piece] = this.#orphans.splice(at, 1) as [Piece]
@@ -776,6 +655,7 @@ export class Cluster {
     if (slept || !this.#job) return
     const slowest = Math.max(...[...this.#members.values()].map((member) => member.pace.expected(1) ?? 0))
     for (const member of this.#members.values()) {
+      if (member.state === 'compiling') this.#watchCompiling(member, now, this.#job.step)
       const assignment: Assignment | undefined = member.assignments.values().next().value
       if (!assignment || assignment.late || member.state === 'stalled') continue
       const patience =
@@ -793,13 +673,23 @@ export class Cluster {
     this.#sayUseless()
   }
 
+  #watchCompiling(member: Member, now: number, step: number): void {
+    const waited = (now - member.joinedAt) / 1000
+    if (member.compilesLate || waited <= FIRST_PATIENCE) return
+    member.compilesLate = true
+    member.tally.stalls++
+    this.#report({ event: 'workerStalled', worker: member.name, waited, step, compiling: true })
+  }
+
   /** Says that the run waits though workers are there, since none of them is of use. */
   #sayUseless(): void {
     if (this.#saidWaiting || this.#members.size === 0) return
     const useless: string[] = []
     for (const member of this.#members.values()) {
-      if (member.state === 'stalled') useless.push(`${member.name} is stalled`)
-      else if (this.#aside(member)) useless.push(`${member.name} is set aside`)
+      if (member.compilesLate && member.state === 'compiling')
+        useless.push(`${member.name} is still compiling the model`)
+      else if (member.state === 'stalled') useless.push(`${member.name} is stalled`)
+      else if (this.setAside(member)) useless.push(`${member.name} is set aside`)
       else return
     }
     this.#saidWaiting = true
@@ -808,18 +698,4 @@ export class Cluster {
       reason: `${useless.slice(0, 5).join(', ')}; the run goes on when one answers`,
     })
   }
-}
-
-/** Two answers with one digest are the same bits. */
-function digestOf({ loss, correct, count }: Gradient, payload: Uint8Array): string {
-  const totals = new Uint8Array(Float64Array.of(loss, correct, count).buffer)
-  return createHash('sha256').update(totals).update(payload).digest('base64')
-}
-
-function banned(): ConvoyError {
-  return new ConvoyError(
-    'E_DISHONEST',
-    'other workers get another gradient from the same work: this machine computes wrongly',
-    'Check its memory and its clock rates before you let it take part under another name.',
-  )
 }

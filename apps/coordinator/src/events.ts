@@ -52,7 +52,8 @@ export type RunEvent =
   | { event: 'waiting'; reason: string }
   | { event: 'workerJoined'; worker: string; engine: string; workers: number }
   | { event: 'workerLeft'; worker: string; reason: string; workers: number }
-  | { event: 'workerStalled'; worker: string; waited: number; step: number }
+  /** A worker is past its deadline: with an answer, or with compiling the model. */
+  | { event: 'workerStalled'; worker: string; waited: number; step: number; compiling?: true }
   | { event: 'workerRecovered'; worker: string }
   | { event: 'refused'; worker: string; code: string; message: string }
   | { event: 'setAside'; worker: string; seconds: number; code: string }

@@ -32,6 +32,10 @@ export class Member {
   readonly tally: Tally
   readonly socket: WebSocket
   state: MemberState = 'compiling'
+  /** In ms of `performance.now()`. */
+  readonly joinedAt = performance.now()
+  /** Whether it was named for compiling longer than anyone should. */
+  compilesLate = false
   /** In the order in which the worker will do them. */
   readonly assignments = new Map<number, Assignment>()
   /** The version of the parameters that were handed to the socket last. */

@@ -302,3 +302,55 @@ describe('peers that answer NaN', () => {
     expect(diverged).toBe(0)
   })
 })
+
+describe('waiting for workers', () => {
+  it('is measured, and begins anew with each job', async () => {
+    const done = cluster.compute(
+      gradientJob(1, () => {}),
+      frame,
+    )
+    expect(events).toContainEqual(expect.objectContaining({ event: 'waiting' }))
+    const begun = performance.now()
+    await sleep(60)
+    const socket = await join('late')
+    answerWork(socket, 200)
+    socket.send(encodeFrame({ kind: 'ready' }))
+    const asked = new Promise((resolve) => socket.once('message', resolve))
+    await asked
+    const limit = performance.now() - begun
+    expect(await done).toBe(true)
+    // Neither less than nobody was there, nor any of the time in which it computed.
+    expect(cluster.waited).toBeGreaterThanOrEqual(55)
+    expect(cluster.waited).toBeLessThanOrEqual(limit + 5)
+    expect(
+      await cluster.compute(
+        gradientJob(2, () => {}),
+        frame,
+      ),
+    ).toBe(true)
+    expect(cluster.waited).toBe(0)
+  })
+
+  it('does not go on from a job that was given up', async () => {
+    const first = cluster.compute(
+      gradientJob(1, () => {}),
+      frame,
+    )
+    await sleep(20)
+    cluster.abandon()
+    expect(await first).toBe(false)
+    await sleep(50)
+    const second = cluster.compute(
+      gradientJob(1, () => {}),
+      frame,
+    )
+    const begun = performance.now()
+    answerWork(await join('a'))
+    const [member] = cluster.members
+    cluster.ready(member)
+    const limit = performance.now() - begun
+    expect(await second).toBe(true)
+    expect(cluster.waited).toBeGreaterThan(0)
+    expect(cluster.waited).toBeLessThanOrEqual(limit + 5)
+  })
+})

@@ -23,7 +23,9 @@ export function noteOf(event: RunEvent): Pick<LiveNote, 'kind' | 'text'> | undef
     case 'workerStalled':
       return {
         kind: 'fault',
-        text: `${event.worker} stalled: no answer for ${event.waited.toFixed(1)} s; others have its work.`,
+        text: event.compiling
+          ? `${event.worker} stalled: it has compiled the model for ${event.waited.toFixed(0)} s.`
+          : `${event.worker} stalled: no answer for ${event.waited.toFixed(1)} s; others have its work.`,
       }
     case 'workerRecovered':
       return { kind: 'worker', text: `${event.worker} answers again.` }
