@@ -13,6 +13,8 @@ export interface Measure {
 }
 export interface Measured {
   readonly imagesPerSecond: number
+  /** Seconds that each leaf took. */
+  readonly leafSeconds: readonly number[]
   readonly description: string
 }
 
@@ -49,11 +51,17 @@ async function measure({
   }
   step()
   steps = 0
+  const leafSeconds: number[] = []
   const start = performance.now()
-  while (performance.now() - start < 1000 * seconds || steps < 1) step()
+  for (let now = start; now - start < 1000 * seconds || steps < 1;) {
+    step()
+    const before = now
+    now = performance.now()
+    leafSeconds.push((now - before) / 1000)
+  }
   const imagesPerSecond = (1000 * steps * leaf) / (performance.now() - start)
   engine.dispose()
-  return { imagesPerSecond, description: engine.description }
+  return { imagesPerSecond, leafSeconds, description: engine.description }
 }
 
 process.on('message', (request: Measure) => {

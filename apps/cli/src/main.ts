@@ -247,12 +247,12 @@ addOptions(
   bench
     .command('cluster')
     .description('images/s of a local cluster beside the bare speed of its engines')
-    .option('--rounds <N>', 'interleaved rounds; the median counts', '5')
+    .option('--rounds <N>', 'interleaved rounds; the median counts', '12')
     .option('--json', 'one JSON object a line, a summary last')
     .option('--verbose', 'show stack traces')
     .exitOverride(),
   trainSchema,
-).action(async (options: Common & Record<string, unknown>) => {
+).action(async (options: Common & { rounds: string } & Record<string, unknown>) => {
   const { benchCluster } = await import('./bench-cluster.ts')
   process.exitCode = await benchCluster(given(options, [trainSchema]), options)
 })

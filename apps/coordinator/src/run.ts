@@ -35,7 +35,7 @@ export interface Run {
   readonly cluster: Cluster
   /** How many workers are worth having, for autoscalers: undefined until it was measured, 0 when the run is over. */
   readonly workersWanted: number | undefined
-  /** Trains to the end, or until `stop`; either way with a checkpoint of where it got to. */
+  /** Trains to the end, or until `stop`; either way with a checkpoint of where it got to. Called again, it goes on. */
   train(): Promise<DoneEvent>
   /** Ends the training after the update at hand. */
   stop(): void
@@ -376,6 +376,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
         if (!rewind) break
         await goBack(rewind)
       }
+      training.goOn()
       if (savedStep !== training.progress.step || store.busy) await save()
       const { progress, parameters } = training
       const done: DoneEvent = {

@@ -282,6 +282,11 @@ export class Training {
     this.#input.cluster.abandon()
   }
 
+  /** Lets `run` go on after a `stop`. */
+  goOn(): void {
+    this.#stopped = false
+  }
+
   /** Makes `run` end at once, to be gone on with from an earlier state: gradients since step `to` are in doubt. */
   rewind(to: number, reason: string): void {
     this.#rewind ??= { to, rateFactor: 1, reason }
@@ -345,7 +350,7 @@ export class Training {
     if (this.#between && this.testAccuracy === undefined && (due() || this.finished)) await this.evaluate()
     while (!this.finished && !this.#stopped && !wrong()) {
       const order = epochOrder(config.seed, progress.epoch, dataset.train.count)
-      while (!this.finished) {
+      while (!this.finished && !this.#stopped) {
         const inEpoch = progress.step - progress.epoch * this.stepsPerEpoch
         const [lo, hi] = batchRange(inEpoch, dataset.train.count, this.batchSize)
         const done = await this.#step(order.subarray(lo, hi))
