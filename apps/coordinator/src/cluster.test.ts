@@ -52,7 +52,13 @@ describe('a worker that compiles without end', () => {
     expect(of('workerStalled', 'waiting')).toEqual([])
     vi.advanceTimersByTime(60_000)
     expect(of('workerStalled', 'waiting')).toEqual([
-      { event: 'workerStalled', worker: 'slow', waited: expect.closeTo(60, 0) as number, step: 4, compiling: true },
+      {
+        event: 'workerStalled',
+        worker: 'slow',
+        waited: expect.closeTo(60, 0) as number,
+        step: 4,
+        compiling: true,
+      },
       { event: 'waiting', reason: 'slow is still compiling the model; the run goes on when one answers' },
     ])
     expect(cluster.tallies.get('slow')!.stalls).toBe(1)
