@@ -21,7 +21,7 @@ function compress(folder) {
 }
 
 /** Builds everything into a folder, which is emptied first. */
-export async function buildAll(outdir) {
+async function buildAll(outdir) {
   rmSync(outdir, { recursive: true, force: true })
   await build({
     absWorkingDir: root,
@@ -59,5 +59,10 @@ export async function buildAll(outdir) {
   compress(path.join(outdir, 'dashboard'))
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url))
+try {
   await buildAll(path.resolve(root, process.argv[2] ?? 'dist/app'))
+} catch (error) {
+  // esbuild has said what is wrong in the sources.
+  if (!error.errors) process.stderr.write(`${error.message}\n`)
+  process.exit(1)
+}

@@ -65,14 +65,19 @@ function fingerprint() {
 }
 
 /** Builds unless there is a build of just these sources, and returns its folder. */
-async function build() {
+function build() {
   const folder = path.join(dist, fingerprint().slice(0, 16))
   if (existsSync(folder)) return folder
   say('building …')
-  const { buildAll } = await import('./build.mjs')
   const unfinished = `${folder}.${process.pid}`
   try {
-    await buildAll(unfinished)
+    // In a process of its own: what building takes of memory would stay with the program.
+    const builder = spawnSync(process.execPath, [path.join(root, 'tools', 'build.mjs'), unfinished], {
+      stdio: ['ignore', 2, 'pipe'],
+      encoding: 'utf8',
+    })
+    if (builder.status !== 0)
+      throw new Error(builder.stderr?.trim() || String(builder.error ?? builder.signal))
     try {
       renameSync(unfinished, folder)
     } catch (error) {
@@ -105,7 +110,7 @@ if (process.argv[2] === 'test') {
     process.exit(error.status ?? 1)
   }
 } else {
-  const program = path.join(await build(), 'convoy.mjs')
+  const program = path.join(build(), 'convoy.mjs')
   process.argv[1] = program
   await import(pathToFileURL(program).href)
 }
