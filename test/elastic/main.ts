@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from 'node:child_process'
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -15,6 +15,7 @@ const { values, positionals } = parseArgs({
     engine: { type: 'string', default: 'auto' },
     joins: { type: 'string', default: '15' },
     only: { type: 'string' },
+    pin: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -27,6 +28,7 @@ if (values.help) {
   --engine NAME  of the real workers (auto)
   --joins N      workers that join, one after another (15)
   --only WHAT    speed (a stopped and a slow worker) or join
+  --pin          joining workers to the second core, all else to the first (with taskset): as if on machines of their own
   --json         one JSON object a line`)
   process.exit(0)
 }
@@ -94,9 +96,15 @@ async function join(rounds: number): Promise<Join[]> {
   const small = ['--batch-size', '32', '--ledger', '--name', 'joined']
   const coordinator = new Convoy(['coordinator', ...run, ...small, '--port', '0', '--runs', folder, '--json'])
   const address = await url(coordinator)
+  /** Keeps a process, and what it starts, to a core. */
+  const pin = (convoy: Convoy, core: 0 | 1) => {
+    if (values.pin) execFileSync('taskset', ['-acp', String(core), String(convoy.child.pid)])
+    return convoy
+  }
   const start = (name: string) =>
     new Convoy(['worker', '--coordinator', address, '--engine', values.engine, '--worker-name', name])
-  const first = start('first')
+  pin(coordinator, 0)
+  const first = pin(start('first'), 0)
   // It is asked all the time, since that costs a little too.
   let metrics = ''
   const ask = async () => {
@@ -114,7 +122,7 @@ async function join(rounds: number): Promise<Join[]> {
       const from = count() + 2
       await until(from + 2 * CALM)
       const began = performance.now()
-      second = start(`second-${round}`)
+      second = pin(start(`second-${round}`), 1)
       while (!new RegExp(`worker_samples_total\\{worker="second-${round}"\\} [1-9]`).test(metrics))
         await sleep(5)
       seen.push({ from, to: count() + 1, seconds: (performance.now() - began) / 1000 })
