@@ -25,7 +25,7 @@ const TICK = 1_000
  * Seconds between two updates of the page where nothing but numbers changed: a tenth of the time that the coordinator runs,
  * within these. Each is a frame that a browser lays out and paints, perhaps on the training's own cores.
  */
-const [OFTEN, SELDOM] = [2, 8]
+const [OFTEN, SELDOM] = [2, 12]
 /** Buckets of steps in an update at most. */
 const BUCKETS = 8
 /** Ticks between two points of the workers' speeds, and two pings. */
