@@ -184,7 +184,11 @@ if (positionals[0] === 'sleeper') {
       const joins = await join(Number(values.joins))
       for (const one of joins) say({ event: 'join', ...one })
       const spread = (key: keyof Join) => {
-        const sorted = joins.map((one) => one[key]).sort((a, b) => a - b)
+        // Where no whole update fell into a start, there is no ratio.
+        const sorted = joins
+          .map((one) => one[key])
+          .filter(Number.isFinite)
+          .sort((a, b) => a - b)
         const at = (share: number) => sorted[Math.floor(share * (sorted.length - 1))]
         return { median: sorted[sorted.length >> 1], from: at(0.25), to: at(0.75) }
       }
