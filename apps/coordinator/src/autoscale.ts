@@ -167,9 +167,15 @@ function fit(
   for (let i = 0; i <= TRIED; i++) {
     // Closer to each other where they are small.
     const serial = (i / TRIED) ** 2 * most
-    const wires = rests.map(([workers, rest]) => rest - serial * turns(leaves, workers, leaf / serial))
-    const wire = Math.max(0, wires.reduce((sum, one) => sum + one, 0) / wires.length)
-    const error = wires.reduce((sum, one) => sum + (one - wire) ** 2, 0)
+    let sum = 0
+    let squares = 0
+    for (const [workers, rest] of rests) {
+      const left = rest - serial * turns(leaves, workers, leaf / serial)
+      sum += left
+      squares += left * left
+    }
+    const wire = Math.max(0, sum / rests.length)
+    const error = squares - 2 * wire * sum + rests.length * wire * wire
     if (error < least) {
       least = error
       best = { wire, serial }

@@ -1,24 +1,8 @@
-import { encodeFrame } from '@convoy/protocol'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { Cluster, type Job } from './cluster.ts'
+import { Cluster } from './cluster.ts'
 import type { RunEvent } from './events.ts'
+import { frame, gradientJob } from './fixtures.ts'
 import { Member } from './member.ts'
-import type { ParameterFrame } from './parameters.ts'
-
-const frame = {
-  version: 1,
-  bytes: encodeFrame({ kind: 'parameters', step: 1 }),
-  retain() {},
-  release() {},
-} as ParameterFrame
-
-const job: Job = {
-  ...{ task: 'gradient', planned: true, largest: 64, epoch: 0, step: 4, units: 1 },
-  samples: (lo, hi) => hi - lo,
-  encoding: () => 'float32',
-  request: () => ({ pixels: 'none', payloads: [] }),
-  accept() {},
-}
 
 /** A worker whose connection only keeps what it is sent. */
 function member(name: string): Member {
@@ -28,6 +12,17 @@ function member(name: string): Member {
   const hello = { instance: name, engine: 'none', numerics } as ConstructorParameters<typeof Member>[0]
   const socket = { readyState: 1, OPEN: 1, send() {} } as unknown as Member['socket']
   return new Member(hello, name, socket, true)
+}
+
+/** A gradient of all three leaves, or as many as a worker is given. */
+const job = (step: number) => gradientJob(step, () => {})
+
+/** Has a worker answer all that it was asked. */
+function answer(worker: Member): void {
+  for (const { id, step, lo, hi, samples: count } of [...worker.assignments.values()]) {
+    const header = { kind: 'gradient', id, step, lo, hi, count, loss: 0, correct: 0, seconds: 1 } as const
+    cluster.answer(worker, header, new Uint8Array())
+  }
 }
 
 let events: RunEvent[]
@@ -47,7 +42,7 @@ const of = (...kinds: string[]) => events.filter(({ event }) => kinds.includes(e
 describe('a worker that compiles without end', () => {
   it('is named once after a minute, and the run says what it waits for', () => {
     cluster.join(member('slow'))
-    void cluster.compute(job, frame)
+    void cluster.compute(job(4), frame)
     vi.advanceTimersByTime(59_000)
     expect(of('workerStalled', 'waiting')).toEqual([])
     vi.advanceTimersByTime(60_000)
@@ -67,7 +62,7 @@ describe('a worker that compiles without end', () => {
   it('is given work when it has compiled after all', () => {
     const slow = member('slow')
     cluster.join(slow)
-    void cluster.compute(job, frame)
+    void cluster.compute(job(4), frame)
     vi.advanceTimersByTime(61_000)
     cluster.ready(slow)
     expect(of('workerRecovered')).toHaveLength(1)
@@ -80,14 +75,49 @@ describe('a worker that compiles without end', () => {
     cluster.join(quick)
     cluster.ready(quick)
     for (let step = 1; step <= 2; step++) {
-      const done = cluster.compute({ ...job, step }, frame)
+      const done = cluster.compute(job(step), frame)
       vi.advanceTimersByTime(40_000)
-      const [{ id }] = [...quick.assignments.values()]
-      const answer = { kind: 'gradient', id, step, lo: 0, hi: 1, count: 1, loss: 0, correct: 0 } as const
-      cluster.answer(quick, { ...answer, seconds: 40 }, new Uint8Array())
+      answer(quick)
       expect(await done).toBe(true)
     }
     expect(of('workerStalled')).toMatchObject([{ worker: 'slow', compiling: true }])
     expect(of('waiting')).toEqual([])
+  })
+})
+
+describe('waiting for workers', () => {
+  it('is measured, with their compiling, without their computing, and begins anew with each job', async () => {
+    const first = cluster.compute(job(1), frame)
+    expect(of('waiting')).toHaveLength(1)
+    vi.advanceTimersByTime(7_000)
+    const late = member('late')
+    cluster.join(late)
+    vi.advanceTimersByTime(2_000)
+    cluster.ready(late)
+    vi.advanceTimersByTime(3_000)
+    answer(late)
+    expect(await first).toBe(true)
+    expect(cluster.waited).toBe(9_000)
+    const second = cluster.compute(job(2), frame)
+    vi.advanceTimersByTime(1_000)
+    answer(late)
+    expect(await second).toBe(true)
+    expect(cluster.waited).toBe(0)
+  })
+
+  it('does not go on from a job that was given up', async () => {
+    const first = cluster.compute(job(1), frame)
+    vi.advanceTimersByTime(5_000)
+    cluster.abandon()
+    expect(await first).toBe(false)
+    vi.advanceTimersByTime(5_000)
+    const second = cluster.compute(job(1), frame)
+    vi.advanceTimersByTime(1_000)
+    const late = member('late')
+    cluster.join(late)
+    cluster.ready(late)
+    answer(late)
+    expect(await second).toBe(true)
+    expect(cluster.waited).toBe(1_000)
   })
 })

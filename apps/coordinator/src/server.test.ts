@@ -4,10 +4,10 @@ import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { WebSocket, type ClientOptions } from 'ws'
-import { Cluster, type Job } from './cluster.ts'
+import { Cluster } from './cluster.ts'
 import { SILENT, type RunEvent } from './events.ts'
 import { MAX_BEFORE_HELLO, MAX_PENDING, UNASKED } from './limits.ts'
-import type { ParameterFrame } from './parameters.ts'
+import { frame, gradientJob } from './fixtures.ts'
 import { CoordinatorServer, type Hall } from './server.ts'
 
 const token = 'a-secret-token'
@@ -248,23 +248,6 @@ describe('a peer with the token', () => {
   })
 })
 
-/** Parameters to compute with. */
-const frame = {
-  version: 1,
-  bytes: encodeFrame({ kind: 'parameters', step: 1 }),
-  retain() {},
-  release() {},
-} as ParameterFrame
-
-/** A gradient of three leaves; `accept` may throw. */
-const gradientJob = (step: number, accept: (node: string, worker: string) => void): Job => ({
-  ...{ task: 'gradient', planned: true, largest: 64, epoch: 0, step, units: 3 },
-  samples: (lo, hi) => hi - lo,
-  encoding: () => 'float32',
-  request: () => ({ pixels: 'none', payloads: [] }),
-  accept: ({ lo, hi }, _, worker) => accept(`${lo}-${hi}`, worker),
-})
-
 /** Has a worker answer what it is asked, after so many milliseconds. */
 const answerWork = (socket: WebSocket, wait = 0) =>
   socket.on('message', (data) => {
@@ -300,57 +283,5 @@ describe('peers that answer NaN', () => {
     expect(refused.get('E_NOT_FINITE')).toBeGreaterThanOrEqual(2)
     expect(given).toHaveLength(3)
     expect(diverged).toBe(0)
-  })
-})
-
-describe('waiting for workers', () => {
-  it('is measured, and begins anew with each job', async () => {
-    const done = cluster.compute(
-      gradientJob(1, () => {}),
-      frame,
-    )
-    expect(events).toContainEqual(expect.objectContaining({ event: 'waiting' }))
-    const begun = performance.now()
-    await sleep(60)
-    const socket = await join('late')
-    answerWork(socket, 200)
-    socket.send(encodeFrame({ kind: 'ready' }))
-    const asked = new Promise((resolve) => socket.once('message', resolve))
-    await asked
-    const limit = performance.now() - begun
-    expect(await done).toBe(true)
-    // Neither less than nobody was there, nor any of the time in which it computed.
-    expect(cluster.waited).toBeGreaterThanOrEqual(55)
-    expect(cluster.waited).toBeLessThanOrEqual(limit + 5)
-    expect(
-      await cluster.compute(
-        gradientJob(2, () => {}),
-        frame,
-      ),
-    ).toBe(true)
-    expect(cluster.waited).toBe(0)
-  })
-
-  it('does not go on from a job that was given up', async () => {
-    const first = cluster.compute(
-      gradientJob(1, () => {}),
-      frame,
-    )
-    await sleep(20)
-    cluster.abandon()
-    expect(await first).toBe(false)
-    await sleep(50)
-    const second = cluster.compute(
-      gradientJob(1, () => {}),
-      frame,
-    )
-    const begun = performance.now()
-    answerWork(await join('a'))
-    const [member] = cluster.members
-    cluster.ready(member)
-    const limit = performance.now() - begun
-    expect(await second).toBe(true)
-    expect(cluster.waited).toBeGreaterThan(0)
-    expect(cluster.waited).toBeLessThanOrEqual(limit + 5)
   })
 })

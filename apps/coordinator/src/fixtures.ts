@@ -1,0 +1,22 @@
+import { encodeFrame } from '@convoy/protocol'
+import type { Job } from './cluster.ts'
+import type { ParameterFrame } from './parameters.ts'
+
+// What tests compute.
+
+/** Parameters to compute with. */
+export const frame = {
+  version: 1,
+  bytes: encodeFrame({ kind: 'parameters', step: 1 }),
+  retain() {},
+  release() {},
+} as ParameterFrame
+
+/** A gradient of three leaves; `accept` may throw. */
+export const gradientJob = (step: number, accept: (node: string, worker: string) => void): Job => ({
+  ...{ task: 'gradient', planned: true, largest: 64, epoch: 0, step, units: 3 },
+  samples: (lo, hi) => hi - lo,
+  encoding: () => 'float32',
+  request: () => ({ pixels: 'none', payloads: [] }),
+  accept: ({ lo, hi }, _, worker) => accept(`${lo}-${hi}`, worker),
+})
