@@ -402,6 +402,7 @@ describe('the command line', () => {
     [['train', '--model', 'resnet'], /E_USAGE: --model resnet/, 2],
     [['train', '--recipe', 'cake'], /E_USAGE: no recipe is called cake/, 2],
     [['train', '--no-such-flag'], /unknown option/, 2],
+    [['bench', 'cluster', '--rounds', 'x'], /E_USAGE: --rounds x/, 2],
     [['train', '--data', '/no/such/place'], /E_DATA_NOT_FOUND/, 1],
     [['evaluate', '--runs', '/no/such/place'], /E_RUN: there is no run/, 1],
     [['worker', '--coordinator', 'ws://127.0.0.1:9', '--give-up-after', '1'], /E_UNREACHABLE/, 1],

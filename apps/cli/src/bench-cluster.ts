@@ -1,4 +1,4 @@
-import { openRun, trainingSchema, type RunEvent } from '@convoy/coordinator'
+import { modelFor, openRun, trainingSchema, type RunEvent } from '@convoy/coordinator'
 import type { Dataset } from '@convoy/data'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -87,7 +87,7 @@ function inStep(leafSeconds: readonly (readonly number[])[], leaf: number, share
 /** `convoy bench cluster`: what coordinator and wire leave of the engines' bare speed. */
 export async function benchCluster(
   given: Given,
-  options: { json?: boolean; rounds: string },
+  options: { json?: boolean; rounds: number },
 ): Promise<number> {
   const display = new Display(styleFor(options.json), process.stdout)
   const values = collect(trainSchema, given)
@@ -95,10 +95,11 @@ export async function benchCluster(
   const dataset = await loadData(values, display)
   const plan = await planWorkers(config)
   const workers = plan.count
-  const rounds = Math.max(1, Number(options.rounds))
+  const { rounds } = options
   const { engine, precision, threads, device = 0, gpu } = config
   const request = {
     engine: { engine, precision, threads, device, gpu },
+    model: modelFor(config, dataset),
     leaf: config.microBatch,
     seconds: TURN,
   }

@@ -96,10 +96,10 @@ async function startTorch(): Promise<
 /** `convoy bench engine`. */
 export async function benchEngine(
   _given: Given,
-  options: { json?: boolean; rounds?: string },
+  options: { json?: boolean; rounds: number },
 ): Promise<number> {
   const display = new Display(styleFor(options.json), process.stdout)
-  const rounds = Math.max(1, Number(options.rounds ?? 5))
+  const { rounds } = options
   const cores = Math.min(2, availableParallelism())
   const benches = Array.from({ length: cores }, () => new EngineProcess())
   const cases: Case[] = []

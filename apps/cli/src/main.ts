@@ -229,17 +229,28 @@ program
     process.exitCode = await setUp(options)
   })
 
+/** How often something is measured. Throws E_USAGE. */
+function parseRounds(text: string): number {
+  const rounds = Number(text)
+  if (Number.isInteger(rounds) && rounds >= 1) return rounds
+  throw new ConvoyError(
+    'E_USAGE',
+    `--rounds ${text} is not a number of rounds`,
+    'Give a whole number from 1 on.',
+  )
+}
+
 const bench = program.command('bench').description('measurements: engine, cluster').exitOverride()
 addOptions(
   bench
     .command('engine')
     .description('images/s of every engine that runs here, beside PyTorch where there is one')
-    .option('--rounds <N>', 'interleaved rounds; the median counts', '5')
+    .option('--rounds <N>', 'interleaved rounds; the median counts', parseRounds, 5)
     .option('--json', 'one JSON object a line, a summary last')
     .option('--verbose', 'show stack traces')
     .exitOverride(),
   engineSchema,
-).action(async (options: Common & Record<string, unknown>) => {
+).action(async (options: Common & { rounds: number } & Record<string, unknown>) => {
   const { benchEngine } = await import('./bench-engine.ts')
   process.exitCode = await benchEngine(given(options, [engineSchema]), options)
 })
@@ -247,12 +258,12 @@ addOptions(
   bench
     .command('cluster')
     .description('images/s of a local cluster beside the bare speed of its engines')
-    .option('--rounds <N>', 'interleaved rounds; the median counts', '12')
+    .option('--rounds <N>', 'interleaved rounds; the median counts', parseRounds, 12)
     .option('--json', 'one JSON object a line, a summary last')
     .option('--verbose', 'show stack traces')
     .exitOverride(),
   trainSchema,
-).action(async (options: Common & { rounds: string } & Record<string, unknown>) => {
+).action(async (options: Common & { rounds: number } & Record<string, unknown>) => {
   const { benchCluster } = await import('./bench-cluster.ts')
   process.exitCode = await benchCluster(given(options, [trainSchema]), options)
 })
