@@ -4,21 +4,11 @@ import {
   PROTOCOL_VERSION,
   socketOptions,
   type CoordinatorMessage,
-  type MessageOf,
   type WorkerMessage,
 } from '@convoy/protocol'
-import { cover } from '@convoy/reduction'
 import { trainedLayout } from '@convoy/model'
 import { randomBytes } from 'node:crypto'
 import { WebSocket } from 'ws'
-import {
-  claim,
-  giveUp,
-  leavesToGive,
-  openClaims,
-  unclaimed,
-  type Claims,
-} from '../../apps/worker/src/claims.ts'
 
 /**
  * A worker of a speed that is known: for each leaf it sleeps for as long as it was told, and answers with zeros. Many of
@@ -30,36 +20,26 @@ export function sleeper(url: string, name: string, milliseconds: number): void {
   const socket = new WebSocket(url, socketOptions)
   const say = (message: WorkerMessage, payload?: Float32Array) =>
     socket.send(payload ? encodeFrame(message, payload) : encodeFrame(message))
-  const queue: { work: MessageOf<CoordinatorMessage, 'work'>; claims: Claims }[] = []
+  const queue: Extract<CoordinatorMessage, { kind: 'work' }>[] = []
   let zeros = new Float32Array()
   let timer: NodeJS.Timeout | undefined
 
   const next = () => {
-    const [request] = queue
-    if (!request || timer) return
-    const { work, claims } = request
-    if (claim(claims)) {
-      timer = setTimeout(() => {
+    const work = queue[0]
+    if (!work || timer) return
+    timer = setTimeout(
+      () => {
         timer = undefined
+        if (queue[0] === work) {
+          queue.shift()
+          const { id, step, lo, hi, count } = work
+          const seconds = (milliseconds * (hi - lo)) / 1000
+          say({ kind: 'gradient', id, step, lo, hi, count, loss: 0, correct: 0, seconds }, zeros)
+        }
         next()
-      }, milliseconds)
-      return
-    }
-    queue.shift()
-    answer(work, work.lo + giveUp(claims, () => 0))
-    next()
-  }
-
-  const answer = ({ id, step, lo, hi, count }: MessageOf<CoordinatorMessage, 'work'>, end: number) => {
-    // All leaves are equal here; a node of a power of two is cut as one of the batch is.
-    for (const [from, to] of cover(lo, end, hi)) {
-      const share = (to - from) / (hi - lo)
-      const seconds = (milliseconds * (to - from)) / 1000
-      say(
-        { kind: 'gradient', id, step, lo: from, hi: to, count: count * share, loss: 0, correct: 0, seconds },
-        zeros,
-      )
-    }
+      },
+      milliseconds * (work.hi - work.lo),
+    )
   }
 
   socket.on('open', () => {
@@ -81,28 +61,15 @@ export function sleeper(url: string, name: string, milliseconds: number): void {
         say({ kind: 'ready' })
         break
       case 'work':
-        queue.push({ work: message, claims: openClaims(message.hi - message.lo) })
+        queue.push(message)
         next()
         break
-      case 'steal': {
-        const at = queue.findIndex(({ work }) => work.id === message.id)
-        const { id, step, lo } = message
-        const ahead = queue.slice(0, Math.max(0, at)).reduce((sum, { claims }) => sum + unclaimed(claims), 0)
-        const hi =
-          at < 0 ? message.hi : lo + giveUp(queue[at].claims, (left) => leavesToGive(left, ahead, message))
-        if (hi === lo) queue.splice(at, 1)
-        say({ kind: 'yielded', id, step, lo, hi })
-        break
-      }
       case 'cancel': {
-        const at = queue.findIndex(({ work }) => work.id === message.id)
+        const at = queue.findIndex(({ id }) => id === message.id)
         if (at < 0) break
-        const [{ work }] = queue.splice(at, 1)
-        const { id, step, lo, hi } = work
-        if (at === 0) {
-          clearTimeout(timer)
-          timer = undefined
-        }
+        const [{ id, step, lo, hi }] = queue.splice(at, 1)
+        clearTimeout(timer)
+        timer = undefined
         say({ kind: 'failed', id, step, lo, hi, why: 'cancelled' })
         next()
         break

@@ -90,7 +90,7 @@ export class Fuzz {
   /** A valid message of any kind, about work that this peer was most likely not given. */
   #message(): Record<string, unknown> {
     const at = { id: this.below(5_000), step: this.below(500), lo: this.below(8), hi: 1 + this.below(8) }
-    switch (this.below(9)) {
+    switch (this.below(8)) {
       case 0:
         return this.#hello(1_000_000)
       case 1:
@@ -101,8 +101,6 @@ export class Fuzz {
         return { kind: 'failed', ...at, why: 'x'.repeat(this.below(200)) }
       case 4:
         return { kind: 'evaluation', ...at, seconds: 0.1 }
-      case 5:
-        return { kind: 'yielded', ...at }
       default:
         return { kind: 'gradient', ...at, count: 16, loss: 36.8, correct: 2, seconds: 0.1 }
     }
@@ -176,7 +174,6 @@ export class Fuzz {
           'parameters',
           'welcome',
           'cancel',
-          'steal',
           'goodbye',
           'dance',
           '__proto__',

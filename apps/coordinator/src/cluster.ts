@@ -18,8 +18,6 @@ const UNKNOWN_PATIENCE = 10
 const FIRST_PATIENCE = 60
 /** A worker too slow to be given a share is tried again after so many steps. */
 const PROBE_AFTER = 50
-/** How long an idle worker waits for another to give something up, in milliseconds. */
-const STEAL_PATIENCE = 1_000
 
 type Gradient = MessageOf<WorkerMessage, 'gradient'>
 type Answer = Gradient | MessageOf<WorkerMessage, 'evaluation'>
@@ -82,10 +80,7 @@ export class Cluster {
   readonly #report: Report
   #job: Job | undefined
   #frame: ParameterFrame | undefined
-  /** What each assignment is still to be answered with, left to right: one node, or where its end was given up, those that are left. */
-  readonly #pieces = new Map<Assignment, Piece[]>()
-  /** Who waits for some of an assignment, and since when. */
-  readonly #thefts = new Map<Assignment, { readonly thief: Member; readonly at: number }>()
+  #pieces = new Map<Assignment, Piece>()
   #open = new Set<Piece>()
   #orphans: Piece[] = []
   #finish: ((done: boolean) => void) | undefined
@@ -183,8 +178,10 @@ export class Cluster {
     member.state = 'leaving'
     for (const assignment of [...member.assignments.values()]) {
       if (assignment.id === finishing) continue
+      const piece = this.#pieces.get(assignment)
       member.cancel(assignment)
-      this.#drop(member, assignment).forEach((piece) => this.#orphan(piece))
+      this.#drop(member, assignment)
+      this.#orphan(piece)
     }
     this.#dispatch()
   }
@@ -250,7 +247,7 @@ export class Cluster {
   answer(member: Member, answer: Answer, payload: Uint8Array): void {
     const assignment = member.assignments.get(answer.id)
     if (!assignment) {
-      if (member.wasCancelled(answer.id, answer.hi)) {
+      if (member.wasCancelled(answer.id)) {
         this.wasted += answer.kind === 'gradient' ? answer.count : 0
         this.#recover(member)
       } else {
@@ -261,14 +258,9 @@ export class Cluster {
       }
       return
     }
-    const pieces = this.#pieces.get(assignment)!
-    const [piece] = pieces
-    const last = pieces.length === 1
-    if (last) this.#drop(member, assignment)
-    else {
-      pieces.shift()
-      piece.holders.delete(member)
-    }
+    const piece = this.#pieces.get(assignment)!
+    const seconds = (performance.now() - assignment.startedAt) / 1000
+    this.#drop(member, assignment)
     try {
       if (answer.step !== assignment.step || answer.lo !== piece.lo || answer.hi !== piece.hi) {
         throw new ConvoyError(
@@ -278,29 +270,19 @@ export class Cluster {
         )
       }
       if (piece.votes) piece.votes.push(voteOf(member.name, answer as Gradient, payload))
-      // Another may have been first with this part of a request.
-      else if (!piece.done) this.#job!.accept(answer, payload, member.name)
+      else this.#job!.accept(answer, payload, member.name)
     } catch (thrown) {
-      if (!last) {
-        member.cancel(assignment)
-        this.#drop(member, assignment).forEach((rest) => this.#orphan(rest))
-      }
       this.#refuseAnswer(member, asConvoyError(thrown), answer.id, piece)
       return
     }
     const step = answer.kind === 'gradient' ? answer.step : undefined
     this.#records.took(member.name, this.#resumed && step !== undefined ? 0 : step)
     this.engineSeconds.set(member, (this.engineSeconds.get(member) ?? 0) + answer.seconds)
-    assignment.computing += answer.seconds
-    if (last) {
-      // A first answer includes warming up; it would make a poor measure if it stayed the only one.
-      const seconds = (performance.now() - assignment.startedAt) / 1000
-      member.pace.add(assignment.samples, seconds, assignment.computing)
-    }
+    // A first answer includes warming up; it would make a poor measure if it stayed the only one.
+    member.pace.add(assignment.samples, seconds)
     this.#tallyAnswer(member, answer)
     this.#recover(member)
     if (piece.votes) this.#count(piece, piece.votes)
-    else if (piece.done) this.wasted += answer.kind === 'gradient' ? answer.count : 0
     else {
       const failed = piece.notFinite === undefined ? undefined : this.#members.get(piece.notFinite)
       if (failed) this.#strike(failed, 'E_NOT_FINITE', 'what it gave as NaN or Inf is finite')
@@ -308,7 +290,6 @@ export class Cluster {
         this.#repeat(piece, voteOf(member.name, answer, payload))
       this.#complete(piece)
     }
-    if (!last) this.#settle(member, assignment)
     this.#dispatch()
   }
 
@@ -381,9 +362,10 @@ export class Cluster {
       if (member.wasCancelled(message.id)) this.#recover(member)
       return
     }
-    const pieces = this.#drop(member, assignment)
+    const piece = this.#pieces.get(assignment)
+    this.#drop(member, assignment)
     this.#strike(member, 'E_ENGINE', message.why)
-    for (const piece of pieces) this.#orphan(piece)
+    this.#orphan(piece)
     this.#dispatch()
   }
 
@@ -409,11 +391,7 @@ export class Cluster {
     const seconds = this.#records.strike(member.name)
     if (seconds === undefined) return
     this.#report({ event: 'setAside', worker: member.name, seconds, code })
-    for (const piece of this.#heldBy(member)) this.#orphan(piece)
-  }
-
-  *#heldBy(member: Member): Generator<Piece> {
-    for (const assignment of member.assignments.values()) yield* this.#pieces.get(assignment)!
+    for (const assignment of member.assignments.values()) this.#orphan(this.#pieces.get(assignment))
   }
 
   /** Counts an answer that was taken, and who was waited for at the job's end. */
@@ -491,8 +469,8 @@ export class Cluster {
     return piece
   }
 
-  #orphan(piece: Piece): void {
-    if (piece.done || piece.waiting) return
+  #orphan(piece: Piece | undefined): void {
+    if (!piece || piece.done || piece.waiting) return
     piece.waiting = true
     this.#orphans.push(piece)
   }
@@ -506,13 +484,11 @@ export class Cluster {
       hi: piece.hi,
       step: job.step,
       samples,
-      computing: 0,
       startedAt: performance.now(),
       late: false,
-      refusedTo: Infinity,
     }
     member.assignments.set(assignment.id, assignment)
-    this.#pieces.set(assignment, [piece])
+    this.#pieces.set(assignment, piece)
     piece.holders.set(member, assignment)
     const { pixels, payloads } = job.request(piece.lo, piece.hi, !member.holdsData)
     member.send(
@@ -533,45 +509,42 @@ export class Cluster {
   }
 
   /**
-   * Forgets an assignment; the worker's next one starts now. Where the worker is gone, what nobody else has, or only
-   * who is late with it, waits for another.
-   *
-   * @returns What it was still to be answered with.
+   * Forgets an assignment; the worker's next one starts now. Where the worker is gone, what nobody else has, or only who is
+   * late with it, waits for another.
    */
-  #drop(member: Member, assignment: Assignment): readonly Piece[] {
+  #drop(member: Member, assignment: Assignment): void {
     const first = member.assignments.values().next().value === assignment
     member.assignments.delete(assignment.id)
-    const pieces = this.#pieces.get(assignment)!
+    const piece = this.#pieces.get(assignment)
     this.#pieces.delete(assignment)
-    this.#thefts.delete(assignment)
     if (first) {
       const next: Assignment | undefined = member.assignments.values().next().value
       if (next) next.startedAt = performance.now()
     }
-    for (const piece of pieces) {
-      piece.holders.delete(member)
-      if (member.state !== 'gone') continue
-      const waitedFor = [...piece.holders].some(([other, held]) => other.state !== 'stalled' && !held.late)
-      if (!waitedFor) this.#orphan(piece)
-    }
-    return pieces
+    if (!piece) return
+    piece.holders.delete(member)
+    if (member.state !== 'gone') return
+    const waitedFor = [...piece.holders].some(([other, held]) => other.state !== 'stalled' && !held.late)
+    if (!waitedFor) this.#orphan(piece)
   }
 
   #complete(piece: Piece): void {
+    piece.done = true
     this.#release(piece)
     if (this.#open.size === 0) this.#end(true)
   }
 
   /** Nobody needs to compute this piece any more. */
   #release(piece: Piece): void {
-    piece.done = true
     this.#open.delete(piece)
-    for (const [member, assignment] of [...piece.holders]) this.#settle(member, assignment)
+    for (const [member, assignment] of [...piece.holders]) {
+      member.cancel(assignment)
+      this.#drop(member, assignment)
+    }
   }
 
   #end(done: boolean): void {
     this.#orphans.length = 0
-    this.#thefts.clear()
     this.#job = undefined
     const finish = this.#finish!
     this.#finish = undefined
@@ -635,7 +608,7 @@ export class Cluster {
         (!orphan.votes || this.#jury.mayVote(orphan.votes, member)) &&
         (orphan.notFinite === undefined || this.#jury.mayJudge(orphan.notFinite, member)),
     )
-    if (at < 0) return this.#steal(member) ? undefined : this.#overtake(member)
+    if (at < 0) return this.#overtake(member)
     let [piece] = this.#orphans.splice(at, 1) as [Piece]
     piece.waiting = false
     // Too large, or fewer pieces than hands: halve it. A piece that someone still computes stays whole.
@@ -656,119 +629,6 @@ export class Cluster {
     return piece
   }
 
-  /**
-   * Asks whoever is expected to be at work longest to leave some of it to this idle worker.
-   *
-   * @returns Whether there is an answer to wait for.
-   */
-  #steal(thief: Member): boolean {
-    const job = this.#job!
-    if (!job.planned || !thief.pace.known || thief.assignments.size > 0) return false
-    const now = performance.now()
-    for (const [assignment, { thief: asking, at }] of this.#thefts) {
-      if (now - at > STEAL_PATIENCE) {
-        assignment.refusedTo = 0
-        this.#thefts.delete(assignment)
-      } else if (asking === thief) return true
-    }
-    let best: { member: Member; assignment: Assignment; leaf: number; thiefLeaf: number } | undefined
-    let latest = 0
-    for (const member of this.#members.values()) {
-      if (member.state !== 'ready' || !member.pace.known) continue
-      let at = 0
-      let last: Assignment | undefined
-      for (const assignment of member.assignments.values()) {
-        at = Math.max(at, assignment.startedAt) + 1000 * member.pace.expected(assignment.samples)!
-        last = assignment
-      }
-      if (!last || at <= latest || this.#thefts.has(last)) continue
-      // The first leaf of what it is at is begun.
-      if (last.hi - last.lo === 1 && member.assignments.size === 1) continue
-      const thiefLeaf = thief.pace.expected(job.samples(last.lo, last.lo + 1))!
-      if (thiefLeaf >= last.refusedTo) continue
-      const alone = this.#pieces
-        .get(last)!
-        .every((piece) => piece.holders.size === 1 && !piece.waiting && !piece.votes && !piece.done)
-      if (!alone) continue
-      latest = at
-      const leaf = member.pace.expected(job.samples(last.lo, last.lo + 1))!
-      best = { member, assignment: last, leaf, thiefLeaf }
-    }
-    if (!best) return false
-    const { member, assignment, leaf, thiefLeaf } = best
-    this.#thefts.set(assignment, { thief, at: now })
-    member.steal(assignment, { leaf, thiefLeaf, overhead: thief.pace.overhead })
-    return true
-  }
-
-  /** A worker says which leaves of a request it keeps; the others are the idle one's that asked, if it still is. */
-  yielded(member: Member, { id, hi }: MessageOf<WorkerMessage, 'yielded'>): void {
-    const assignment = member.assignments.get(id)
-    const asked = member.wasStolen(id, hi)
-    if (!asked || (assignment && (hi < assignment.lo || hi > assignment.hi))) {
-      const message = `nobody asked to give up request ${id} from leaf ${hi} on`
-      return this.refuse(member, new ConvoyError('E_NOT_ASKED', message, 'Nothing.'), id)
-    }
-    if (!assignment) return
-    const thief = this.#thefts.get(assignment)?.thief
-    this.#thefts.delete(assignment)
-    if (hi === assignment.hi) {
-      assignment.refusedTo = thief ? thief.pace.expected(this.#job!.samples(hi - 1, hi))! : 0
-      return this.#dispatch()
-    }
-    const given = this.#cut(member, assignment, hi)
-    const free = thief && thief.assignments.size === 0 && this.#eligible(thief)
-    for (const piece of given) {
-      if (free) this.#assign(thief, piece)
-      else this.#orphan(piece)
-    }
-    this.#dispatch()
-  }
-
-  /**
-   * Ends an assignment at leaf `hi`: the nodes below it are the worker's, each to be answered by itself.
-   *
-   * @returns Those above it that nobody has.
-   */
-  #cut(member: Member, assignment: Assignment, hi: number): Piece[] {
-    const job = this.#job!
-    const given: Piece[] = []
-    const kept = this.#pieces.get(assignment)!.flatMap((piece) => {
-      if (piece.hi <= hi) return [piece]
-      piece.holders.delete(member)
-      // Where others have, or had, the whole of it, its parts are not needed.
-      const needless = piece.done || piece.holders.size > 0
-      const parts = cover(piece.lo, hi, job.units).map(([from, to]): Piece => {
-        const holders = new Map([[member, assignment]])
-        return { lo: from, hi: to, done: needless, waiting: false, holders }
-      })
-      if (needless) return parts
-      this.#open.delete(piece)
-      this.#orphans = this.#orphans.filter((orphan) => orphan !== piece)
-      for (const part of parts) {
-        this.#open.add(part)
-        if (piece.waiting) this.#orphan(part)
-      }
-      for (const node of cover(Math.max(hi, piece.lo), piece.hi, job.units)) given.push(this.#piece(...node))
-      return parts
-    })
-    this.#pieces.set(assignment, kept)
-    assignment.hi = hi
-    if (kept.length === 0) this.#drop(member, assignment)
-    else {
-      assignment.samples = job.samples(assignment.lo, hi)
-      this.#settle(member, assignment)
-    }
-    return given
-  }
-
-  /** Cancels an assignment of which nothing is needed any more. */
-  #settle(member: Member, assignment: Assignment): void {
-    if (!this.#pieces.get(assignment)?.every(({ done }) => done)) return
-    member.cancel(assignment)
-    this.#drop(member, assignment)
-  }
-
   /** The piece that its only holder is expected to finish last, if this worker would finish it sooner. */
   #overtake(member: Member): Piece | undefined {
     if (!member.pace.known || member.assignments.size > 0) return undefined
@@ -778,9 +638,9 @@ export class Cluster {
     for (const other of this.#members.values()) {
       let at = 0
       for (const assignment of other.assignments.values()) {
-        const [piece, ...more] = this.#pieces.get(assignment)!
+        const piece = this.#pieces.get(assignment)!
         at = Math.max(at, assignment.startedAt) + 1000 * (other.pace.expected(assignment.samples) ?? 0)
-        if (more.length > 0 || piece.holders.size > 1 || piece.waiting || piece.votes) continue
+        if (piece.holders.size > 1 || piece.waiting || piece.votes) continue
         const mine = now + 1000 * member.pace.expected(assignment.samples)!
         if (at > mine && at > latest) {
           best = piece
@@ -812,7 +672,7 @@ export class Cluster {
       if (member.state === 'ready') member.state = 'stalled'
       member.tally.stalls++
       this.#report({ event: 'workerStalled', worker: member.name, waited, step: assignment.step })
-      for (const piece of this.#heldBy(member)) this.#orphan(piece)
+      for (const held of member.assignments.values()) this.#orphan(this.#pieces.get(held))
     }
     this.#dispatch()
     this.#sayUseless()

@@ -9,18 +9,13 @@ import type { ParameterFrame } from './parameters.ts'
 export interface Assignment {
   readonly id: number
   readonly lo: number
-  /** The worker may give up leaves from here down, which others do then; `samples` are those that are left. */
-  hi: number
+  readonly hi: number
   readonly step: number
-  samples: number
-  /** Seconds that the worker says it computed for the parts that are answered. */
-  computing: number
+  readonly samples: number
   /** When the worker could start on it, in ms of `performance.now()`; set once those before it are answered. */
   startedAt: number
   /** Whether its deadline passed. */
   late: boolean
-  /** What a leaf takes the worker for which nothing of this was given up, in seconds: a slower one need not ask. */
-  refusedTo: number
 }
 
 export type MemberState = 'compiling' | 'ready' | 'stalled' | 'leaving' | 'gone'
@@ -49,9 +44,7 @@ export class Member {
   idleSteps = 0
   /** Set while a frame is on its way: to be called when it has left. */
   #sending: (() => void) | undefined
-  readonly #cancelled = new Map<number, Assignment>()
-  /** Requests of which it was asked to give something up. */
-  readonly #stealing = new Set<number>()
+  readonly #cancelled = new Set<number>()
 
   constructor(
     hello: MessageOf<WorkerMessage, 'hello'>,
@@ -114,40 +107,17 @@ export class Member {
   /** Tells the worker that nobody waits for this any more, and remembers that an answer may still come. */
   cancel(assignment: Assignment): void {
     const { id, step, lo, hi } = assignment
-    this.#cancelled.set(id, assignment)
+    this.#cancelled.add(id)
     this.send({ kind: 'cancel', id, step, lo, hi })
   }
 
-  /** Asks the worker to leave some of this to an idle one. */
-  steal(assignment: Assignment, seconds: { leaf: number; thiefLeaf: number; overhead: number }): void {
-    const { id, step, lo, hi } = assignment
-    this.#stealing.add(id)
-    const { leaf: leafSeconds, thiefLeaf: thiefLeafSeconds, overhead: overheadSeconds } = seconds
-    this.send({ kind: 'steal', id, step, lo, hi, leafSeconds, thiefLeafSeconds, overheadSeconds })
-  }
-
-  /** Whether an answer about this request may come: it was sent, and not answered yet. */
+  /** Whether an answer to this request may come: it was sent, and not answered yet. */
   awaits(id: number): boolean {
-    return this.assignments.has(id) || this.#cancelled.has(id) || this.#stealing.has(id)
+    return this.assignments.has(id) || this.#cancelled.has(id)
   }
 
-  /**
-   * Whether this request was cancelled; it may be asked once for each answer.
-   *
-   * @param hi Where the answer's leaves end: the request's last answer ends with it.
-   */
-  wasCancelled(id: number, hi = Infinity): boolean {
-    const assignment = this.#cancelled.get(id)
-    if (!assignment) return false
-    if (hi >= assignment.hi) this.#cancelled.delete(id)
-    return true
-  }
-
-  /** Whether the worker was asked to give up some of this request; it may be asked once. Shortens what was cancelled. */
-  wasStolen(id: number, hi: number): boolean {
-    const assignment = this.#cancelled.get(id)
-    if (assignment) assignment.hi = Math.min(assignment.hi, hi)
-    if (assignment && assignment.hi <= assignment.lo) this.#cancelled.delete(id)
-    return this.#stealing.delete(id)
+  /** Whether this request was cancelled; it may be asked once for each. */
+  wasCancelled(id: number): boolean {
+    return this.#cancelled.delete(id)
   }
 }

@@ -19,24 +19,11 @@ export function median(values: readonly number[]): number {
  */
 export class Pace {
   readonly #secondsPerSample: number[] = []
-  readonly #overheads: number[] = []
 
-  /**
-   * @param seconds Time from when the worker could start to when its answer was here.
-   * @param computing How much of it the worker computed, as it says.
-   */
-  add(samples: number, seconds: number, computing = seconds): void {
+  /** @param seconds Time from when the worker could start to when its answer was here. */
+  add(samples: number, seconds: number): void {
     this.#secondsPerSample.push(seconds / Math.max(1, samples))
-    this.#overheads.push(Math.max(0, seconds - computing))
-    if (this.#secondsPerSample.length > REMEMBERED) {
-      this.#secondsPerSample.shift()
-      this.#overheads.shift()
-    }
-  }
-
-  /** Seconds of a request in which the worker did not compute: wire, checks and additions. 0 where nothing was measured. */
-  get overhead(): number {
-    return this.known ? median(this.#overheads) : 0
+    if (this.#secondsPerSample.length > REMEMBERED) this.#secondsPerSample.shift()
   }
 
   get known(): boolean {

@@ -366,8 +366,6 @@ export class CoordinatorServer {
         return cluster.leaving(member, message.finishing)
       case 'failed':
         return cluster.failed(member, message)
-      case 'yielded':
-        return cluster.yielded(member, message)
       case 'hello':
         throw new ConvoyError('E_MESSAGE', 'a second hello', 'Say hello once.')
       default:

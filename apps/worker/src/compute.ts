@@ -11,10 +11,9 @@ import {
   type CoordinatorMessage,
   type MessageOf,
 } from '@convoy/protocol'
-import { NodeSummer, roundToBf16, type NodeSum } from '@convoy/reduction'
+import { NodeSummer, roundToBf16 } from '@convoy/reduction'
 import { setImmediate as hearMessages } from 'node:timers/promises'
 import { MessageChannel, parentPort, workerData } from 'node:worker_threads'
-import { claim, unclaimed, type Claims } from './claims.ts'
 import type { ComputeSetup, Order, Outcome } from './messages.ts'
 
 /**
@@ -28,7 +27,6 @@ type Welcome = MessageOf<CoordinatorMessage, 'welcome'>
 interface Request {
   readonly work: Work
   readonly payload: Uint8Array
-  readonly claims: Claims
 }
 
 const port = parentPort!
@@ -241,11 +239,9 @@ function fill(
   }
 }
 
-/** The sum over a node's leaves, in the tree's order; where the last were given up, over each node that the others make. */
+/** The sum over a node's leaves, in the tree's order. */
 async function computeGradient(bench: Bench, request: Request): Promise<void> {
-  const { work, claims } = request
-  // All of it was given up while it waited.
-  if (!claim(claims)) return
+  const { work } = request
   const { microBatch, seed } = bench.welcome
   const { compiled, leaves, summer } = bench
   const samples = unpack(bench, request)
@@ -261,38 +257,29 @@ async function computeGradient(bench: Bench, request: Request): Promise<void> {
     return prepared
   }
   let current = prepare(work.lo)
-  let more = true
-  let done = 0
-  for (let leaf = work.lo; more; leaf++) {
+  for (let leaf = work.lo; leaf < work.hi; leaf++) {
+    const more = leaf + 1 < work.hi
     const { batch, masks } = current
     // An engine that can begin is given the next leaf before this one is waited for.
-    const ahead = compiled.begin !== undefined && claim(claims)
-    if (ahead) current = prepare(leaf + 1)
+    if (more && compiled.begin) current = prepare(leaf + 1)
     const { loss, correct } = compiled.gradient(batch, masks, summer.buffer())
     summer.push(loss, correct, batch.count)
-    done += batch.count
-    if (ahead || unclaimed(claims) > 0) await hearMessages()
+    if (more) await hearMessages()
     if (cancelled) return tell({ kind: 'failed', work, why: 'cancelled' })
-    more = ahead || (!compiled.begin && claim(claims))
-    if (more && !ahead) current = prepare(leaf + 1)
+    if (more && !compiled.begin) current = prepare(leaf + 1)
   }
-  const perSample = (performance.now() - started) / 1000 / done
-  for (const sum of summer.results()) answer(bench, work, sum, perSample * sum.count)
-}
-
-/** Sends the sum of a request's node, or of one below it. */
-function answer(bench: Bench, work: Work, sum: NodeSum, seconds: number): void {
-  const { id, step } = work
-  const { lo, hi, gradient, loss, correct, count } = sum
-  // What is rounded is the whole node only.
-  const bf16 = work.encoding === 'bf16' && hi - lo === work.hi - work.lo
+  const sum = summer.result()
+  const bf16 = work.encoding === 'bf16'
   const payloadBytes = (bf16 ? 2 : 4) * bench.gradientSize
   const frame = bench.frames.pop() ?? reserveFrame(4 * bench.gradientSize)
-  if (bf16) roundToBf16(gradient.values, new Uint16Array(frame, RESERVED, bench.gradientSize))
-  else payloadOf(frame, bench.gradientSize).set(gradient.values)
+  if (bf16) roundToBf16(sum.gradient.values, new Uint16Array(frame, RESERVED, bench.gradientSize))
+  else payloadOf(frame, bench.gradientSize).set(sum.gradient.values)
+  const { id, step, lo, hi, count } = work
+  const { loss, correct } = sum
+  const seconds = (performance.now() - started) / 1000
   const header = { kind: 'gradient', id, step, lo, hi, count, loss, correct, seconds }
   const length = sealFrame(frame, header, payloadBytes).byteLength
-  tell({ kind: 'frame', frame, length, reusable: true, last: id }, [frame])
+  tell({ kind: 'frame', frame, length, reusable: true }, [frame])
 }
 
 /** Logits of the request's images. */
@@ -318,7 +305,7 @@ async function evaluate(bench: Bench, request: Request): Promise<void> {
   const seconds = (performance.now() - started) / 1000
   const bytes = encodeFrame({ kind: 'evaluation', id, step, lo, hi, seconds }, logits)
   const frame = bytes.buffer as ArrayBuffer
-  tell({ kind: 'frame', frame, length: bytes.byteLength, reusable: false, last: id }, [frame])
+  tell({ kind: 'frame', frame, length: bytes.byteLength, reusable: false }, [frame])
 }
 
 function fail(thrown: unknown): void {

@@ -2,7 +2,6 @@ import type { LoadOptions } from '@convoy/data'
 import type { EngineChoice, NumericsClass } from '@convoy/engine'
 import type { ErrorCode } from '@convoy/errors'
 import type { CoordinatorMessage, MessageOf } from '@convoy/protocol'
-import type { Claims } from './claims.ts'
 
 /** What the compute thread is started with. */
 export interface ComputeSetup {
@@ -16,7 +15,7 @@ export interface ComputeSetup {
 export type Order =
   | { kind: 'compile'; welcome: MessageOf<CoordinatorMessage, 'welcome'> }
   | { kind: 'parameters'; step: number; payload: Uint8Array }
-  | { kind: 'work'; work: MessageOf<CoordinatorMessage, 'work'>; payload: Uint8Array; claims: Claims }
+  | { kind: 'work'; work: MessageOf<CoordinatorMessage, 'work'>; payload: Uint8Array }
   | { kind: 'cancel'; id: number }
   /** Drop all but the request at hand: say at once which that is, and `drained` when it is done. */
   | { kind: 'drain' }
@@ -31,8 +30,8 @@ export type Outcome =
   | { kind: 'engine'; numerics: NumericsClass; description: string; fingerprint?: string }
   | { kind: 'compiled' }
   | { kind: 'draining'; finishing?: number }
-  /** An answer, sealed and ready to be sent: the first `length` bytes of `frame`. `last` is the request that ends with it. */
-  | { kind: 'frame'; frame: ArrayBuffer; length: number; reusable: boolean; last?: number }
+  /** An answer, sealed and ready to be sent: the first `length` bytes of `frame`. */
+  | { kind: 'frame'; frame: ArrayBuffer; length: number; reusable: boolean }
   | { kind: 'failed'; work: MessageOf<CoordinatorMessage, 'work'>; why: string }
   | { kind: 'drained' }
   | { kind: 'error'; code: ErrorCode; message: string; remedy: string; stack?: string }

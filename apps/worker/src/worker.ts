@@ -19,7 +19,6 @@ import { availableParallelism, hostname } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker as Thread } from 'node:worker_threads'
 import { WebSocket } from 'ws'
-import { giveUp, leavesToGive, openClaims, unclaimed, type Claims } from './claims.ts'
 import type { WorkerConfig } from './config.ts'
 import type { ComputeSetup, Order, Outcome } from './messages.ts'
 
@@ -48,8 +47,6 @@ export class Worker {
   #engine: EngineOutcome | undefined
   #joined = false
   #draining = false
-  /** Of each request that is not answered yet, in the order in which they are computed. */
-  readonly #claims = new Map<number, Claims>()
   /** Ends a pause between attempts to connect. */
   readonly #leaving = new AbortController()
   #drained: (() => void) | undefined
@@ -199,7 +196,6 @@ export class Worker {
       socket.on('close', () => {
         clearInterval(watch)
         this.#joined = false
-        this.#claims.clear()
         this.#order({ kind: 'forget' })
         this.#drained?.()
         resolve(goodbye ? { connected, goodbye } : { connected })
@@ -233,14 +229,9 @@ export class Worker {
         return this.#order({ kind: 'compile', welcome: message })
       case 'parameters':
         return this.#order({ kind: 'parameters', step: message.step, payload: owned(payload) }, true)
-      case 'work': {
+      case 'work':
         if (this.#draining) return
-        const claims = openClaims(message.task === 'gradient' ? message.hi - message.lo : 0)
-        this.#claims.set(message.id, claims)
-        return this.#order({ kind: 'work', work: message, payload: owned(payload), claims }, true)
-      }
-      case 'steal':
-        return this.#yield(message)
+        return this.#order({ kind: 'work', work: message, payload: owned(payload) }, true)
       case 'cancel':
         return this.#order({ kind: 'cancel', id: message.id })
       case 'refused':
@@ -248,23 +239,6 @@ export class Worker {
       default:
         message satisfies never
     }
-  }
-
-  /** Leaves some of a request to another worker, or none, and says so. */
-  #yield(steal: MessageOf<CoordinatorMessage, 'steal'>): void {
-    const { id, step, lo } = steal
-    let { hi } = steal
-    const claims = this.#claims.get(id)
-    if (claims) {
-      let ahead = 0
-      for (const [other, before] of this.#claims) {
-        if (other === id) break
-        ahead += unclaimed(before)
-      }
-      hi = lo + giveUp(claims, (left) => leavesToGive(left, ahead, steal))
-      if (hi === lo) this.#claims.delete(id)
-    }
-    this.#say({ kind: 'yielded', id, step, lo, hi })
   }
 
   #compute(outcome: Outcome): void {
@@ -280,8 +254,7 @@ export class Worker {
         return this.#say({ kind: 'leaving', ...(finishing === undefined ? {} : { finishing }) })
       }
       case 'frame': {
-        const { frame, length, reusable, last } = outcome
-        if (last !== undefined) this.#claims.delete(last)
+        const { frame, length, reusable } = outcome
         const back = () => {
           if (reusable) this.#order({ kind: 'reuse', frame }, true)
         }
@@ -290,7 +263,6 @@ export class Worker {
       }
       case 'failed': {
         const { id, step, lo, hi } = outcome.work
-        this.#claims.delete(id)
         return this.#say({ kind: 'failed', id, step, lo, hi, why: outcome.why.slice(0, 2_000) })
       }
       case 'drained':

@@ -24,7 +24,6 @@ const fromWorker = [
   { kind: 'leaving' },
   { kind: 'leaving', finishing: 4 },
   { kind: 'failed', id: 1, ...node, why: 'because' },
-  { kind: 'yielded', id: 1, ...node },
 ]
 const fromCoordinator = [
   {
@@ -52,7 +51,6 @@ const fromCoordinator = [
     encoding: 'float32',
   },
   { kind: 'cancel', id: 1, ...node },
-  { kind: 'steal', id: 1, ...node, leafSeconds: 0.5, thiefLeafSeconds: 0.1, overheadSeconds: 0 },
   { kind: 'refused', code: 'E_GRADIENT', message: 'm' },
   { kind: 'goodbye', code: 'OK', message: 'm', remedy: '', retryAfter: 1 },
 ]

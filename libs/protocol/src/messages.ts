@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { decodeFrame, type Frame } from './frame.ts'
 
 /** Raised whenever a message changes; both sides must have the same. */
-export const PROTOCOL_VERSION = 2
+export const PROTOCOL_VERSION = 1
 
 /** Bytes that the header of a worker's message may have; the longest one holds 2,000 characters of text. */
 const MAX_WORKER_HEADER = 16_384
@@ -70,21 +70,7 @@ const leaving = z.strictObject({ kind: z.literal('leaving'), finishing: count.op
 /** worker → coordinator: I could not do this. */
 const failed = z.strictObject({ kind: z.literal('failed'), id: count, step: count, ...node, why: text })
 
-/**
- * worker → coordinator, the answer to `steal`: of this request I compute the leaves below `hi`, and answer each node that
- * these make by itself; where none are left, I answer nothing more.
- */
-const yielded = z.strictObject({ kind: z.literal('yielded'), id: count, step: count, ...node })
-
-const workerMessage = z.discriminatedUnion('kind', [
-  hello,
-  ready,
-  gradient,
-  evaluation,
-  leaving,
-  failed,
-  yielded,
-])
+const workerMessage = z.discriminatedUnion('kind', [hello, ready, gradient, evaluation, leaving, failed])
 export type WorkerMessage = z.infer<typeof workerMessage>
 
 /** What one message of either side looks like by its kind. */
@@ -133,22 +119,6 @@ const work = z.strictObject({
 /** coordinator → worker: no answer to this is needed any more. */
 const cancel = z.strictObject({ kind: z.literal('cancel'), id: count, step: count, ...node })
 
-/**
- * coordinator → worker: another worker is idle; leave it as much of what you have not begun as makes this request end
- * sooner. Times in seconds.
- */
-const steal = z.strictObject({
-  kind: z.literal('steal'),
-  id: count,
-  step: count,
-  ...node,
-  /** What a leaf takes you, and the other one. */
-  leafSeconds: z.number().min(0),
-  thiefLeafSeconds: z.number().min(0),
-  /** What one more request takes the other one besides its leaves. */
-  overheadSeconds: z.number().min(0),
-})
-
 /** coordinator → worker: an answer of yours was not taken, and why. */
 const refused = z.strictObject({
   kind: z.literal('refused'),
@@ -167,15 +137,7 @@ const goodbye = z.strictObject({
   retryAfter: z.number().min(0).optional(),
 })
 
-const coordinatorMessage = z.discriminatedUnion('kind', [
-  welcome,
-  parameters,
-  work,
-  cancel,
-  steal,
-  refused,
-  goodbye,
-])
+const coordinatorMessage = z.discriminatedUnion('kind', [welcome, parameters, work, cancel, refused, goodbye])
 export type CoordinatorMessage = z.infer<typeof coordinatorMessage>
 
 export interface Received<Message> {

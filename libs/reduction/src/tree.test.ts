@@ -189,36 +189,11 @@ describe('NodeSummer', () => {
             summer.push(lossOf(i), 1, 16)
           }
           const expected = plain(lo, hi, leaves)
-          const [sum, ...more] = summer.results()
-          expect(more).toEqual([])
+          const sum = summer.result()
           expect([...sum.gradient.values]).toEqual([...expected.gradient])
           expect(sum.loss).toBe(expected.loss)
           expect(sum.count).toBe(16 * (hi - lo))
           expect(sum.correct).toBe(hi - lo)
-        }
-      }),
-    )
-  })
-
-  it('has the fewest nodes of the tree where the last leaves are left out', () => {
-    const summer = new NodeSummer(SIZE)
-    fc.assert(
-      fc.property(leavesArbitrary, cutArbitrary, fc.nat(40), (leaves, bits, kept) => {
-        for (const [lo, hi] of partition(leaves, bits)) {
-          const end = Math.min(hi, lo + kept)
-          summer.begin(lo, hi)
-          for (let i = lo; i < end; i++) {
-            summer.buffer().set(leaf(i))
-            summer.push(lossOf(i), 1, 16)
-          }
-          const sums = summer.results()
-          expect(sums.map((sum) => [sum.lo, sum.hi])).toEqual(cover(lo, end, leaves))
-          for (const { gradient, loss, count, ...node } of sums) {
-            const expected = plain(node.lo, node.hi, leaves)
-            expect([...gradient.values]).toEqual([...expected.gradient])
-            expect(loss).toBe(expected.loss)
-            expect(count).toBe(16 * (node.hi - node.lo))
-          }
         }
       }),
     )

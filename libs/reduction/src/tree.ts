@@ -139,8 +139,8 @@ function unusable(what: string): ConvoyError {
   return new ConvoyError('E_GRADIENT', what, 'Check the memory and the engine of that machine.')
 }
 
-/** The sum of a whole node, and which that is. */
-export interface NodeSum extends Sum {
+/** One frame of `NodeSummer`'s stack: a node whose sum is whole. */
+interface Whole extends Sum {
   readonly lo: number
   readonly hi: number
 }
@@ -151,7 +151,7 @@ export interface NodeSum extends Sum {
  */
 export class NodeSummer {
   readonly #arena: Arena
-  readonly #stack: NodeSum[] = []
+  readonly #stack: Whole[] = []
   #lo = 0
   #hi = 0
   #next = 0
@@ -180,7 +180,7 @@ export class NodeSummer {
   push(loss: number, correct: number, count: number): void {
     const gradient = this.#slot!
     this.#slot = undefined
-    let whole: NodeSum = { lo: this.#next, hi: ++this.#next, gradient, loss, correct, count }
+    let whole: Whole = { lo: this.#next, hi: ++this.#next, gradient, loss, correct, count }
     for (let left = this.#stack.at(-1); left && this.#siblings(left, whole); left = this.#stack.at(-1)) {
       this.#stack.pop()
       whole = { lo: left.lo, hi: whole.hi, ...join(this.#arena, left, whole) }
@@ -188,16 +188,13 @@ export class NodeSummer {
     this.#stack.push(whole)
   }
 
-  /**
-   * The sums of the fewest nodes that hold the leaves pushed so far, left to right: after the last leaf, of the one node.
-   * Valid until the next `push` or `begin`.
-   */
-  results(): readonly NodeSum[] {
-    return this.#stack
+  /** The node's sum, after its last leaf. Valid until the next `begin`. */
+  result(): Sum {
+    return this.#stack[0]
   }
 
   /** Whether two neighbours are the halves of one node below [lo, hi). */
-  #siblings(left: NodeSum, right: NodeSum): boolean {
+  #siblings(left: Whole, right: Whole): boolean {
     let [from, to] = [this.#lo, this.#hi]
     while (to - from > 1) {
       if (from === left.lo && to === right.hi) return split(from, to) === left.hi
