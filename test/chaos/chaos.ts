@@ -51,8 +51,12 @@ const HANGS = 120_000
 /** A disk that can be made slow or full for a process that is started with `environment`. */
 export function faultyDisk(folder: string, name: string) {
   const control = path.join(folder, `${name}.disk`)
-  const set = (state: { mode?: 'slow' | 'full' | 'readOnly'; milliseconds?: number; files?: string }) =>
-    writeFileSync(control, JSON.stringify(state))
+  const set = (state: {
+    mode?: 'slow' | 'full' | 'readOnly'
+    milliseconds?: number
+    files?: string
+    again?: string
+  }) => writeFileSync(control, JSON.stringify(state))
   set({})
   const preload = pathToFileURL(path.join(root, 'test', 'chaos', 'disk.mjs')).href
   return { set, environment: { NODE_OPTIONS: `--import=${preload}`, FAULTY_DISK: control } }

@@ -1,7 +1,7 @@
 // Loaded into a process (`node --import`), this makes its disk slow, full or read-only for as long as the file that
-// FAULTY_DISK names says so: {mode, milliseconds, files}, the last for those alone whose name ends so. Root can write
-// anywhere, and a real disk cannot be filled by a test.
-import { readFileSync } from 'node:fs'
+// FAULTY_DISK names says so: {mode, milliseconds, files, again}; with `files` for those alone whose name ends so, with `again` for
+// checkpoints of that name alone that were written before. Root can write anywhere, and a real disk cannot be filled by a test.
+import { existsSync, readFileSync } from 'node:fs'
 import fs from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -24,9 +24,11 @@ const names = new WeakMap()
 
 /** Writes the first half; then waits, or finds that there is no more room. */
 async function writeSlowly(bytes, offset, length, position) {
-  const { mode, milliseconds = 0, files = '' } = state()
-  const spared = !(names.get(this) ?? '').endsWith(files)
-  if (mode === undefined || spared) return write.call(this, bytes, offset, length, position)
+  const { mode, milliseconds = 0, files = '', again } = state()
+  const name = names.get(this) ?? ''
+  const whole = name.replace(/\.\d+\.tmp$/, '')
+  const struck = name.endsWith(files) && (again === undefined || (whole.endsWith(again) && existsSync(whole)))
+  if (mode === undefined || !struck) return write.call(this, bytes, offset, length, position)
   if (mode === 'readOnly') throw fail('EROFS', 'read-only file system, write')
   const half = length >> 1
   await write.call(this, bytes, offset, half, position)
