@@ -16,7 +16,7 @@ await build({
   format: 'esm',
   platform: 'node',
   target: 'node20',
-  external: [...npmPackages(), 'playwright-core', 'axe-core'],
+  external: [...npmPackages(), 'playwright-core', 'axe-core', 'prettier'],
   logLevel: 'warning',
 })
 process.argv = [process.argv[0], outfile, ...rest]
