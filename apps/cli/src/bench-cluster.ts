@@ -3,13 +3,13 @@ import type { Dataset } from '@convoy/data'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { EngineProcess } from './bench-engine.ts'
-import { Display } from './display.ts'
+import { loadData } from './dataset.ts'
+import { Display, styleFor } from './display.ts'
+import { EngineProcess } from './engine-process.ts'
 import { LocalWorkers, planWorkers } from './local.ts'
 import { collect, settle, type Given } from './options.ts'
 import { EXIT, trainSchema } from './schemas.ts'
 import { median } from './statistics.ts'
-import { loadData, styleFor } from './train.ts'
 
 /** Seconds for which each side is measured in its turn: short, since a shared host's speed changes within minutes. */
 const TURN = 5

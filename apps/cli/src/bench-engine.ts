@@ -1,17 +1,14 @@
 import { cudnnGpus, measurePeak, onednnStatus, tensorflowIsSetUp, type EngineChoice } from '@convoy/engine'
 import { buildModel, multiplyAdds } from '@convoy/model'
-import { fork, spawn, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
+import { spawn } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
-import { Display } from './display.ts'
-import type { Measure, Measured } from './engine-process.ts'
+import { Display, styleFor } from './display.ts'
+import { EngineProcess } from './engine-process.ts'
 import { EXIT } from './schemas.ts'
 import type { Given } from './options.ts'
 import { median } from './statistics.ts'
 import { torchPeer } from './torch-peer.ts'
-import { styleFor } from './train.ts'
 
 /** Seconds of each single measurement. */
 const SECONDS = 1
@@ -36,37 +33,6 @@ interface Case {
   readonly forward: boolean
   readonly run: () => Promise<number>
   readonly results: number[]
-}
-
-/** A process that measures engines; it stays warm between rounds. */
-export class EngineProcess {
-  readonly #child: ChildProcess
-
-  constructor() {
-    this.#child = fork(fileURLToPath(new URL('./engine-process.mjs', import.meta.url)), { execArgv: [] })
-  }
-
-  async measure(request: Measure): Promise<Measured> {
-    this.#child.send(request)
-    const settled = new AbortController()
-    const { signal } = settled
-    const over = once(this.#child, 'exit', { signal }).then(([code, by]) => {
-      throw new Error(`the process of ${request.engine.engine} ended with ${code ?? by}`)
-    })
-    try {
-      const [answer] = (await Promise.race([once(this.#child, 'message', { signal }), over])) as [
-        Measured | { error: string },
-      ]
-      if ('error' in answer) throw new Error(answer.error)
-      return answer
-    } finally {
-      settled.abort()
-    }
-  }
-
-  close(): void {
-    this.#child.kill()
-  }
 }
 
 /** PyTorch in a process of its own, or undefined where no Python has it. */

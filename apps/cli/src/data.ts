@@ -1,9 +1,9 @@
 import { dataSchema } from '@convoy/coordinator'
 import { describeDataset } from '@convoy/data'
-import { Display, grouped } from './display.ts'
+import { loadData } from './dataset.ts'
+import { Display, grouped, styleFor } from './display.ts'
 import { EXIT } from './schemas.ts'
 import { collect, type Given } from './options.ts'
-import { loadData, styleFor } from './train.ts'
 
 /** `convoy data prepare` and `convoy data info`. */
 export async function showData(

@@ -9,6 +9,11 @@ const PIPE_EVERY = 10_000
 /** How events reach a person or a program. */
 export type Style = 'terminal' | 'pipe' | 'json'
 
+/** How to write to standard output, given where it goes. */
+export function styleFor(json: boolean | undefined): Style {
+  return json ? 'json' : process.stdout.isTTY ? 'terminal' : 'pipe'
+}
+
 /** Seconds as `45 s`, `12 min 30 s`, `3 h 05 min` or `2 d 4 h`. */
 export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '–'

@@ -5,13 +5,13 @@ import { networkSpec, requireFinite, type Network } from '@convoy/weights'
 import { createHash } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
-import { Display, grouped, percent } from './display.ts'
+import { loadData } from './dataset.ts'
+import { Display, grouped, percent, styleFor } from './display.ts'
 import { LocalWorkers, planWorkers } from './local.ts'
 import { collect, settle, type Given } from './options.ts'
 import { classScores, confusionSvg, drawMistakes, scoreTable, worstMistakes } from './scores.ts'
 import { EXIT, evaluateSchema } from './schemas.ts'
 import { openCheckpoint, openWeights, type SourceOptions } from './source.ts'
-import { loadData, styleFor } from './train.ts'
 
 interface Options extends SourceOptions {
   json?: boolean

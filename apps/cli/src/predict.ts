@@ -6,11 +6,10 @@ import { requireFinite } from '@convoy/weights'
 import { engineSchema } from '@convoy/worker'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
-import { Display, percent } from './display.ts'
+import { Display, percent, styleFor } from './display.ts'
 import { collect, settle, type Given } from './options.ts'
 import { EXIT } from './schemas.ts'
 import { openSource, type SourceOptions } from './source.ts'
-import { styleFor } from './train.ts'
 
 interface Options extends SourceOptions {
   json?: boolean
