@@ -1,7 +1,8 @@
 import { dataSchema } from '@convoy/coordinator'
 import { describeDataset } from '@convoy/data'
 import { loadData } from './dataset.ts'
-import { Display, grouped, styleFor } from './display.ts'
+import { Display, styleFor } from './display.ts'
+import { grouped } from './format.ts'
 import { EXIT } from './schemas.ts'
 import { collect, type Given } from './options.ts'
 
