@@ -13,6 +13,13 @@ const floors = [
   ['floor:4', ['floor:0', 'floor:1', 'floor:2', 'floor:3']],
 ]
 
+/** The most lines of a function, comments and blank lines aside. */
+const lines = (max) => ({
+  'max-lines-per-function': ['error', { max, skipBlankLines: true, skipComments: true }],
+})
+/** Tables that are written as functions. */
+const tables = ['libs/engine*/**/{calls,library2,library3}.ts', 'apps/coordinator/**/notes.ts']
+
 // The boundary rule reads Nx's project graph from its cache, and passes everything where there is none.
 process.env.NX_DAEMON = 'false'
 await createProjectGraphAsync()
@@ -45,6 +52,14 @@ export default tseslint.config(
   {
     files: ['**/*.mjs'],
     languageOptions: { globals: { process: 'readonly', console: 'readonly' } },
+  },
+  { files: ['**/*.ts', '**/*.mjs'], rules: lines(70) },
+  { files: ['apps/coordinator/**/*.ts'], rules: lines(60) },
+  // Engines are long lists of calls of a library in C, and a reference that is read beside its formula.
+  { files: ['libs/engine*/**/*.ts'], rules: lines(120) },
+  {
+    files: ['test/**/*.ts', '**/*.{test,tests}.ts', ...tables],
+    rules: { 'max-lines-per-function': 'off' },
   },
   prettier,
 )

@@ -28,7 +28,7 @@ async function buildAll(outdir) {
     entryPoints: {
       convoy: 'apps/cli/src/main.ts',
       compute: 'apps/worker/src/compute.ts',
-      'engine-process': 'apps/cli/src/engine-process.ts',
+      'measure-engine': 'apps/cli/src/measure-engine.ts',
     },
     outdir,
     outExtension: { '.js': '.mjs' },

@@ -3,13 +3,14 @@ import type { Dataset } from '@convoy/data'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { EngineProcess } from './bench-engine.ts'
-import { Display } from './display.ts'
+import { loadData } from './dataset.ts'
+import { Display, styleFor } from './display.ts'
+import { EngineProcess } from './engine-process.ts'
 import { LocalWorkers, planWorkers } from './local.ts'
+import type { Measure } from './measure-engine.ts'
 import { collect, settle, type Given } from './options.ts'
 import { EXIT, trainSchema } from './schemas.ts'
 import { median } from './statistics.ts'
-import { loadData, styleFor } from './train.ts'
 
 /** Seconds for which each side is measured in its turn: short, since a shared host's speed changes within minutes. */
 const TURN = 5
@@ -84,6 +85,38 @@ function inStep(leafSeconds: readonly (readonly number[])[], leaf: number, share
   return (leafSeconds.length * steps * share * leaf) / seconds
 }
 
+/** Images/s of the engines alone, and of these if they only waited for each other after every `share` leaves. */
+async function measureBare(engines: readonly EngineProcess[], request: Measure, share: number) {
+  const all = await Promise.all(engines.map((one) => one.measure(request)))
+  return {
+    bare: all.reduce((sum, one) => sum + one.imagesPerSecond, 0),
+    inStep: inStep(
+      all.map(({ leafSeconds }) => leafSeconds),
+      request.leaf,
+      share,
+    ),
+  }
+}
+
+/** Images/s in one round: of the engines alone, of these if they only waited for each other, and of the cluster. */
+interface Round {
+  readonly bare: number
+  readonly inStep: number
+  readonly cluster: number
+}
+
+function summarise(rounds: readonly Round[]) {
+  const ratios = rounds.map((one) => one.cluster / one.bare).sort((a, b) => a - b)
+  return {
+    clusterVsBare: median(ratios),
+    quartiles: [0.25, 0.75].map((at) => ratios[Math.round(at * (ratios.length - 1))]),
+    clusterVsInStep: median(rounds.map((one) => one.cluster / one.inStep)),
+    inStepVsBare: median(rounds.map((one) => one.inStep / one.bare)),
+    bareImagesPerSecond: median(rounds.map(({ bare }) => bare)),
+    clusterImagesPerSecond: median(rounds.map(({ cluster }) => cluster)),
+  }
+}
+
 /** `convoy bench cluster`: what coordinator and wire leave of the engines' bare speed. */
 export async function benchCluster(
   given: Given,
@@ -105,28 +138,18 @@ export async function benchCluster(
   }
   const engines = Array.from({ length: workers }, () => new EngineProcess())
   const cluster = await openCluster(config, dataset, plan)
-  const measureBare = async () => {
-    const all = await Promise.all(engines.map((one) => one.measure(request)))
-    return {
-      bare: all.reduce((sum, one) => sum + one.imagesPerSecond, 0),
-      inStep: inStep(
-        all.map(({ leafSeconds }) => leafSeconds),
-        config.microBatch,
-        Math.max(1, Math.round(cluster.batchSize / config.microBatch / workers)),
-      ),
-    }
-  }
-  const results: { bare: number; inStep: number; cluster: number }[] = []
+  const share = Math.max(1, Math.round(cluster.batchSize / config.microBatch / workers))
+  const results: Round[] = []
   let memory: Awaited<ReturnType<typeof cluster.memory>>
   try {
     display.progress('warming up')
     await cluster.measure(WARM_UP)
-    let before = await measureBare()
+    let before = await measureBare(engines, request, share)
     const updates = Math.max(2, Math.round((TURN * before.bare) / cluster.batchSize))
     for (let round = 1; round <= rounds; round++) {
       display.progress(`round ${round} of ${rounds}`)
       const speed = await cluster.measure(updates)
-      const after = await measureBare()
+      const after = await measureBare(engines, request, share)
       // What the host's speed was in between is taken to be halfway.
       const between = (key: keyof typeof after) => (before[key] + after[key]) / 2
       const result = { bare: between('bare'), inStep: between('inStep'), cluster: speed }
@@ -143,15 +166,9 @@ export async function benchCluster(
     for (const one of engines) one.close()
     await cluster.close()
   }
-  const ratios = results.map((one) => one.cluster / one.bare).sort((a, b) => a - b)
   const summary = {
     event: 'summary',
-    clusterVsBare: median(ratios),
-    quartiles: [0.25, 0.75].map((at) => ratios[Math.round(at * (ratios.length - 1))]),
-    clusterVsInStep: median(results.map((one) => one.cluster / one.inStep)),
-    inStepVsBare: median(results.map((one) => one.inStep / one.bare)),
-    bareImagesPerSecond: median(results.map(({ bare }) => bare)),
-    clusterImagesPerSecond: median(results.map(({ cluster }) => cluster)),
+    ...summarise(results),
     workers,
     batchSize: cluster.batchSize,
     workerMegabytes: memory.worker,

@@ -1,9 +1,10 @@
 import { dataSchema } from '@convoy/coordinator'
 import { describeDataset } from '@convoy/data'
-import { Display, grouped } from './display.ts'
+import { loadData } from './dataset.ts'
+import { Display, styleFor } from './display.ts'
+import { grouped } from './format.ts'
 import { EXIT } from './schemas.ts'
 import { collect, type Given } from './options.ts'
-import { loadData, styleFor } from './train.ts'
 
 /** `convoy data prepare` and `convoy data info`. */
 export async function showData(

@@ -1,20 +1,7 @@
 import { Writable } from 'node:stream'
 import type { RunEvent } from '@convoy/coordinator'
 import { describe, expect, it, vi } from 'vitest'
-import { Display, duration, percent } from './display.ts'
-
-describe('duration', () => {
-  it.each([
-    [0, '0 s'],
-    [59.4, '59 s'],
-    [61, '1 min 01 s'],
-    [3_600, '1 h 00 min'],
-    [7_260, '2 h 01 min'],
-    [90_000, '1 d 1 h'],
-    [NaN, '–'],
-    [Infinity, '–'],
-  ])('%s s is %s', (seconds, text) => expect(duration(seconds)).toBe(text))
-})
+import { Display } from './display.ts'
 
 describe('Display', () => {
   function display(style: 'terminal' | 'pipe' | 'json') {
@@ -95,8 +82,4 @@ describe('Display', () => {
     one.say('words')
     expect(text()).toBe('\r\x1b[Kpassing\r\x1b[Kwords\n')
   })
-})
-
-describe('percent', () => {
-  it('has two places', () => expect(percent(0.90916)).toBe('90.92 %'))
 })

@@ -1,6 +1,7 @@
-import { verdictText } from '@convoy/convergence'
 import type { RunEvent } from '@convoy/coordinator'
 import type { Logger } from 'pino'
+import { eventText } from './event-text.ts'
+import { duration, grouped } from './format.ts'
 
 /** Milliseconds between progress lines: in a terminal it is one line that changes, in a pipe a new line each time. */
 const REDRAW = 100
@@ -9,19 +10,10 @@ const PIPE_EVERY = 10_000
 /** How events reach a person or a program. */
 export type Style = 'terminal' | 'pipe' | 'json'
 
-/** Seconds as `45 s`, `12 min 30 s`, `3 h 05 min` or `2 d 4 h`. */
-export function duration(seconds: number): string {
-  if (!Number.isFinite(seconds)) return '–'
-  const s = Math.round(seconds)
-  const two = (n: number) => String(n).padStart(2, '0')
-  if (s < 60) return `${s} s`
-  if (s < 3_600) return `${Math.floor(s / 60)} min ${two(s % 60)} s`
-  if (s < 86_400) return `${Math.floor(s / 3_600)} h ${two(Math.floor((s % 3_600) / 60))} min`
-  return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3_600)} h`
+/** How to write to standard output, given where it goes. */
+export function styleFor(json: boolean | undefined): Style {
+  return json ? 'json' : process.stdout.isTTY ? 'terminal' : 'pipe'
 }
-
-export const percent = (share: number) => `${(100 * share).toFixed(2)} %`
-export const grouped = (n: number) => n.toLocaleString('en-US')
 
 /** Events that an operator should look at; all others have the level `info`. */
 const levels: Partial<Record<RunEvent['event'], 'warn' | 'error'>> = {
@@ -117,62 +109,12 @@ export class Display {
     switch (event.event) {
       case 'start':
         this.#start = event
-        return [
-          `data       ${event.origin}`,
-          `           ${grouped(event.trainImages)} training and ${grouped(event.testImages)} test images`,
-          `model      ${event.model}, ${grouped(event.parameters)} parameters`,
-          `run        ${event.run}, seed ${event.seed}, ${grouped(event.epochs)} epochs of ${grouped(event.stepsPerEpoch)} steps, batch ${grouped(event.batchSize)}`,
-          ...(event.resumedAt > 0 ? [`           goes on after step ${grouped(event.resumedAt)}`] : []),
-        ].join('\n')
+        break
       case 'preparing':
         this.progress(event.text, event)
         return undefined
-      case 'initialised':
-        return [
-          `weights    ${event.file}, ${event.format}`,
-          ...event.layers.map(
-            ({ layer, shape, from }) =>
-              `             ${layer.padEnd(8)} ${shape.join('×').padEnd(14)} ← ${from ?? 'new, drawn from the seed'}`,
-          ),
-        ].join('\n')
-      case 'frozen':
-        return `frozen     ${event.layers.join(', ')}: ${grouped(event.trained)} of ${grouped(event.of)} parameters are trained`
-      case 'listening':
-        return [`dashboard  ${event.dashboard}`, `listening  ${event.url}`].join('\n')
-      case 'waiting':
-        return `waiting    ${event.reason}`
-      case 'workerJoined':
-        return `joined     ${event.worker} (${event.workers} now): ${event.engine}`
-      case 'workerLeft':
-        return `left       ${event.worker} (${event.workers} now): ${event.reason}`
-      case 'workerStalled':
-        return event.compiling
-          ? `stalled    ${event.worker}: it has compiled the model for ${event.waited.toFixed(0)} s`
-          : `stalled    ${event.worker}: no answer for ${event.waited.toFixed(1)} s in step ${event.step}; others have its work`
-      case 'workerRecovered':
-        return `recovered  ${event.worker}`
-      case 'refused':
-        return `refused    ${event.worker}: ${event.code}: ${event.message}`
-      case 'setAside':
-        return `set aside  ${event.worker} for ${event.seconds} s: ${event.code}`
-      case 'muted':
-        return `…          ${grouped(event.count)} more lines of kind ${event.of} are not shown`
-      case 'dishonest':
-        return `DISHONEST  ${event.worker} gave a wrong gradient for [${event.lo}, ${event.hi}) of step ${event.step}; it is out of this run`
-      case 'disputed':
-        return `disputed   ${event.workers.join(' and ')} give different gradients for [${event.lo}, ${event.hi}) of step ${event.step}; another worker is needed to tell who is right`
-      case 'diverged':
-        return `DIVERGED   at step ${event.step}: ${event.message}`
-      case 'rolledBack':
-        return `back       from step ${event.from} to ${event.to}, rate ×${event.rateFactor}: ${event.reason}`
-      case 'mixed':
-        return `mixed      ${event.worker} computes with ${event.other}; the run began with ${event.first}. The result depends on who computes what.`
       case 'step':
         return this.#step(event)
-      case 'verdict':
-        return `verdict    ${verdictText(event.verdict)}: ${event.reason}`
-      case 'epoch':
-        return `epoch ${event.epoch}/${this.#start?.epochs ?? '?'}  train loss ${event.trainLoss.toFixed(4)}  train accuracy ${percent(event.trainAccuracy)}  ${duration(event.seconds)}`
       case 'evaluating':
         this.progress(
           `testing ${grouped(event.done)} of ${grouped(event.of)} images${this.#testLeft(event)}`,
@@ -181,29 +123,13 @@ export class Display {
         return undefined
       case 'test':
         this.#expectedEpoch = event.expectedEpoch ?? Infinity
-        return `           test loss ${event.testLoss.toFixed(4)}  test accuracy ${percent(event.testAccuracy)}`
+        break
       case 'checkpoint':
-        return this.#log && `checkpoint of step ${event.step}`
-      case 'checkpointFailed':
-        return `CHECKPOINT NOT WRITTEN at step ${event.step}: ${event.message}. Training goes on; the last good one stays.`
-      case 'checkpointPassedOver':
-        return `passed over a bad checkpoint: ${event.message}`
-      case 'logFailed':
-        return `NOT WRITTEN ${event.file}: ${event.message}. Training goes on; the lines are kept for when it can be written.`
-      case 'done':
-        return [
-          `${event.finished ? 'done' : 'stopped'}       step ${grouped(event.step)}, epoch ${event.epoch}, ${duration(event.seconds)} of training, ${event.imagesPerSecond.toFixed(1)} images/s`,
-          ...(event.testAccuracy === null ? [] : [`           test accuracy ${percent(event.testAccuracy)}`]),
-          ...(event.until
-            ? [
-                `           ${percent(event.until.accuracy)} ${event.until.reached ? 'reached' : 'not reached'} after ${grouped(event.until.epochs)} epochs, ${grouped(event.until.samples)} samples, ${duration(event.until.seconds)}`,
-              ]
-            : []),
-          `           parameters sha256 ${event.parametersSha256}${event.mixed ? ' (mixed numerics)' : ''}`,
-        ].join('\n')
-      default:
-        return event satisfies never
+        // Of use to whoever reads a log; a person is only told where none could be written.
+        if (!this.#log) return undefined
+        break
     }
+    return eventText(event, this.#start?.epochs)
   }
 
   /** The time that a test still takes, once some of it is done. */

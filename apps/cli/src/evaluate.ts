@@ -1,17 +1,18 @@
-import { coordinatorSchema, openEvaluation, readRunConfig } from '@convoy/coordinator'
+import { coordinatorSchema, openEvaluation, readRunConfig, type Evaluated } from '@convoy/coordinator'
 import type { ConvoyError } from '@convoy/errors'
 import { buildModel } from '@convoy/model'
 import { networkSpec, requireFinite, type Network } from '@convoy/weights'
 import { createHash } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
-import { Display, grouped, percent } from './display.ts'
+import { loadData } from './dataset.ts'
+import { Display, styleFor } from './display.ts'
+import { grouped, percent } from './format.ts'
 import { LocalWorkers, planWorkers } from './local.ts'
 import { collect, settle, type Given } from './options.ts'
 import { classScores, confusionSvg, drawMistakes, scoreTable, worstMistakes } from './scores.ts'
 import { EXIT, evaluateSchema } from './schemas.ts'
 import { openCheckpoint, openWeights, type SourceOptions } from './source.ts'
-import { loadData, styleFor } from './train.ts'
 
 interface Options extends SourceOptions {
   json?: boolean
@@ -43,6 +44,50 @@ async function subjectOf(options: Options, display: Display): Promise<Subject> {
   const network = networkSpec.safeParse(checkpoint.network).data
   const kept = await readRunConfig(directory)
   return { parameters, network, kept, name: `${path.basename(directory)}, step ${step}`, step }
+}
+
+/** A result as a program reads it. */
+function evaluationEvent(
+  { score, logits, flipped, imagesPerSecond }: Evaluated,
+  classes: readonly string[],
+  { step }: Subject,
+  seconds: number,
+) {
+  const { count, loss, accuracy, confusion } = score
+  const scores = classScores(confusion)
+  return {
+    event: 'evaluation',
+    step,
+    images: count,
+    seconds,
+    imagesPerSecond: Number.isFinite(imagesPerSecond) ? imagesPerSecond : null,
+    loss,
+    accuracy,
+    classes,
+    recall: scores.map(({ recall }) => recall),
+    precision: scores.map(({ precision }) => precision),
+    confusion,
+    logitsSha256: createHash('sha256').update(new Uint8Array(logits.buffer)).digest('hex'),
+    ...(flipped ? { flipped: { loss: flipped.loss, accuracy: flipped.accuracy } } : {}),
+  }
+}
+
+/** A result as a person reads it. */
+function evaluationText(
+  { score, flipped, imagesPerSecond }: Evaluated,
+  classes: readonly string[],
+  seconds: number,
+): string {
+  const speed = Number.isFinite(imagesPerSecond) ? `, ${imagesPerSecond.toFixed(0)} images/s` : ''
+  return [
+    scoreTable(score, classes),
+    `accuracy   ${percent(score.accuracy)} of ${grouped(score.count)} test images, loss ${score.loss.toFixed(4)} (${seconds.toFixed(1)} s${speed})`,
+    ...(flipped
+      ? [
+          `flipped    ${percent(flipped.accuracy)}, loss ${flipped.loss.toFixed(4)}: the mean of each image and its mirror image`,
+        ]
+      : []),
+  ].join('\n')
 }
 
 /** `convoy evaluate`: the test set, class by class. */
@@ -93,40 +138,16 @@ export async function evaluate(given: Given, options: Options): Promise<number> 
     if (failure) throw failure
     if (!result || interrupted) return EXIT.interrupted
     const seconds = (performance.now() - begun) / 1000
-    const { score, logits, flipped, imagesPerSecond } = result
-    const { classes } = dataset
-    if (options.svg !== undefined) await writeFile(options.svg, confusionSvg(score, classes))
-    if (options.worst !== undefined)
-      await drawMistakes(options.worst, worstMistakes(model, dataset.test.labels, logits, WORST), dataset)
-    if (options.json) {
-      const { count, loss, accuracy, confusion } = score
-      const scores = classScores(confusion)
-      const line = {
-        event: 'evaluation',
-        step: subject.step,
-        images: count,
-        seconds,
-        imagesPerSecond: Number.isFinite(imagesPerSecond) ? imagesPerSecond : null,
-        loss,
-        accuracy,
-        classes,
-        recall: scores.map(({ recall }) => recall),
-        precision: scores.map(({ precision }) => precision),
-        confusion,
-        logitsSha256: createHash('sha256').update(new Uint8Array(logits.buffer)).digest('hex'),
-        ...(flipped ? { flipped: { loss: flipped.loss, accuracy: flipped.accuracy } } : {}),
-      }
-      process.stdout.write(`${JSON.stringify(line)}\n`)
-    } else {
+    if (options.svg !== undefined) await writeFile(options.svg, confusionSvg(result.score, dataset.classes))
+    if (options.worst !== undefined) {
+      const worst = worstMistakes(model, dataset.test.labels, result.logits, WORST)
+      await drawMistakes(options.worst, worst, dataset)
+    }
+    if (options.json)
+      process.stdout.write(`${JSON.stringify(evaluationEvent(result, dataset.classes, subject, seconds))}\n`)
+    else {
       display.say(`weights    ${subject.name}`)
-      display.say(scoreTable(score, classes))
-      display.say(
-        `accuracy   ${percent(score.accuracy)} of ${grouped(score.count)} test images, loss ${score.loss.toFixed(4)} (${seconds.toFixed(1)} s${Number.isFinite(imagesPerSecond) ? `, ${imagesPerSecond.toFixed(0)} images/s` : ''})`,
-      )
-      if (flipped)
-        display.say(
-          `flipped    ${percent(flipped.accuracy)}, loss ${flipped.loss.toFixed(4)}: the mean of each image and its mirror image`,
-        )
+      display.say(evaluationText(result, dataset.classes, seconds))
       for (const file of [options.svg, options.worst])
         if (file !== undefined) display.say(`written    ${file}`)
     }

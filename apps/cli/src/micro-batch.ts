@@ -1,6 +1,6 @@
 import type { EngineChoice } from '@convoy/engine'
 import type { ModelSpec } from '@convoy/model'
-import { EngineProcess } from './bench-engine.ts'
+import { EngineProcess } from './engine-process.ts'
 
 /** Seconds that each size is measured for. */
 const SECONDS = 1

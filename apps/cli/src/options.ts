@@ -94,6 +94,11 @@ export function collect(schema: z.ZodObject<Shape>, given: Given): Values {
   return values
 }
 
+/** The values of some keys. */
+export function pick(values: Values, keys: readonly string[]): Values {
+  return Object.fromEntries(Object.entries(values).filter(([key]) => keys.includes(key)))
+}
+
 /** Checks collected values and fills in defaults. Throws E_USAGE that names the flag. */
 export function settle<S extends z.ZodObject<Shape>>(schema: S, values: Values): z.infer<S> {
   const parsed = schema.safeParse(values)

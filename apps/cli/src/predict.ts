@@ -6,11 +6,11 @@ import { requireFinite } from '@convoy/weights'
 import { engineSchema } from '@convoy/worker'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
-import { Display, percent } from './display.ts'
+import { Display, styleFor } from './display.ts'
+import { percent } from './format.ts'
 import { collect, settle, type Given } from './options.ts'
 import { EXIT } from './schemas.ts'
 import { openSource, type SourceOptions } from './source.ts'
-import { styleFor } from './train.ts'
 
 interface Options extends SourceOptions {
   json?: boolean
@@ -44,6 +44,18 @@ async function imagesOf(paths: readonly string[]): Promise<string[]> {
     }
   }
   return files
+}
+
+/** An image's pixels, `side` a side. Throws E_DATA_IMAGE. */
+async function decodeFile(file: string, side: number): Promise<Uint8Array> {
+  const bytes = await readFile(file).catch((error: Error) => {
+    throw new ConvoyError(
+      'E_DATA_IMAGE',
+      `${file} cannot be read: ${error.message}`,
+      'Check that the file is there and readable.',
+    )
+  })
+  return decodeImage(bytes, side, file)
 }
 
 /**
@@ -82,18 +94,7 @@ export async function predict(paths: readonly string[], given: Given, options: O
   for (let from = 0; from < files.length; from += PREDICT_BATCH) {
     const batch = files.slice(from, from + PREDICT_BATCH)
     const pixels = await Promise.all(
-      batch.map(async (file) =>
-        readFile(file)
-          .catch((error: Error) => {
-            throw new ConvoyError(
-              'E_DATA_IMAGE',
-              `${file} cannot be read: ${error.message}`,
-              'Check that the file is there and readable.',
-            )
-          })
-          .then((bytes) => decodeImage(bytes, model.input[0], file))
-          .catch((error: unknown) => asConvoyError(error)),
-      ),
+      batch.map((file) => decodeFile(file, model.input[0]).catch((error: unknown) => asConvoyError(error))),
     )
     batch.forEach((file, i) => {
       const decoded = pixels[i]

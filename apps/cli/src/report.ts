@@ -3,7 +3,7 @@ import { ConvoyError } from '@convoy/errors'
 import { stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { chart, escape } from './chart.ts'
-import { duration, grouped, percent } from './display.ts'
+import { duration, grouped, percent } from './format.ts'
 import { EXIT } from './schemas.ts'
 import { newestRun } from './source.ts'
 
@@ -49,20 +49,18 @@ async function read(directory: string): Promise<Told> {
   return { config, history, start, done, samples, seconds }
 }
 
-const definitions = (entries: readonly (readonly [string, string | undefined])[]) =>
+type Definition = readonly [name: string, value: string | undefined]
+
+const definitions = (entries: readonly Definition[]) =>
   `<dl>${entries
     .map(([name, value]) =>
       value === undefined ? '' : `<div><dt>${escape(name)}</dt><dd>${escape(value)}</dd></div>`,
     )
     .join('')}</dl>`
 
-/**
- * A report as one HTML file that loads nothing and runs nothing: curves, verdict, figures, settings, hashes, machine and
- * events.
- */
-function page({ config, history, start, done, samples, seconds }: Told): string {
-  const { tests, about } = history
-  const status = history.status({ sent: 0, received: 0 })
+/** A run's curves, those of which there is something to show. */
+function charts(history: History, data: string): string[] {
+  const { tests } = history
   const rows = history.curves.rows(0, Infinity, COLUMNS)
   const { step: steps, cost1000, cost5000, trainAccuracy, learningRate, imagesPerSecond } = rows
   const test = {
@@ -70,7 +68,7 @@ function page({ config, history, start, done, samples, seconds }: Told): string 
     values: tests.map(({ accuracy }) => accuracy),
   }
   const [blue, orange] = ['var(--blue)', 'var(--orange)']
-  const charts = [
+  return [
     chart(
       [
         { name: 'last 1,000 samples', colour: orange, steps, values: cost1000 },
@@ -87,7 +85,7 @@ function page({ config, history, start, done, samples, seconds }: Told): string 
         title: 'Accuracy',
         show: (value) => `${Math.round(100 * value)} %`,
         fromZero: true,
-        ...(/cifar-?10\b/i.test(start.data) ? { mark: PAPER } : {}),
+        ...(/cifar-?10\b/i.test(data) ? { mark: PAPER } : {}),
       },
     ),
     chart([{ name: 'learning rate', colour: blue, steps, values: learningRate }], {
@@ -100,13 +98,65 @@ function page({ config, history, start, done, samples, seconds }: Told): string 
       fromZero: true,
     }),
   ].filter((one) => one !== undefined)
+}
+
+function figures({ history, start, done, samples, seconds }: Told): Definition[] {
+  const { tests, about } = history
+  const status = history.status({ sent: 0, received: 0 })
   const best = tests.reduce<number | null>(
     (most, { accuracy }) => (accuracy !== null && accuracy > (most ?? 0) ? accuracy : most),
     null,
   )
-  const state = done ? (done.finished ? 'finished' : `stopped at step ${grouped(done.step)}`) : 'not ended'
+  return [
+    ['test accuracy', percentOf(tests.at(-1)?.accuracy)],
+    ['best test accuracy', percentOf(best)],
+    [
+      'until',
+      done?.until && `${percent(done.until.accuracy)}: ${done.until.reached ? 'reached' : 'not reached'}`,
+    ],
+    ['cost, last 5,000 samples', status.cost5000?.toFixed(4)],
+    ['steps', `${grouped(status.step)} of ${grouped(about!.totalSteps)}`],
+    ['epochs', `${grouped(status.epoch)} of ${grouped(start.epochs)}`],
+    ['samples computed on', grouped(samples)],
+    ['time of training', duration(seconds)],
+    ['images/s', seconds > 0 ? (samples / seconds).toFixed(1) : undefined],
+    ['parameters', grouped(start.parameters)],
+  ]
+}
+
+/** What tells this run from another one. */
+function identity({ start, done }: Told): Definition[] {
   const { machine } = start
   const numerics = done?.numerics
+  return [
+    ['parametersSha256', done?.parametersSha256],
+    ['data', `${start.data}, ${grouped(start.trainImages)} + ${grouped(start.testImages)} images`],
+    ['data SHA-256', start.fingerprint],
+    ['seed', String(start.seed)],
+    [
+      'numerics class',
+      numerics
+        ? `${numerics.engine} ${numerics.version}, ${numerics.precision}, ${numerics.instructionSet}, ${numerics.threads} thread(s)`
+        : undefined,
+    ],
+    ['Convoy', machine?.convoy],
+    ['Node.js', machine?.node],
+    [
+      'coordinator',
+      machine && `${machine.cpu}, ${machine.cores} cores, ${(machine.memory / 2 ** 30).toFixed(1)} GiB`,
+    ],
+    ['system', machine?.system],
+  ]
+}
+
+/**
+ * A report as one HTML file that loads nothing and runs nothing: curves, verdict, figures, settings, hashes, machine and
+ * events.
+ */
+function page(told: Told): string {
+  const { config, history, start, done } = told
+  const status = history.status({ sent: 0, received: 0 })
+  const state = done ? (done.finished ? 'finished' : `stopped at step ${grouped(done.step)}`) : 'not ended'
   const notes = history.lastNotes().filter(({ kind }) => kind !== 'checkpoint')
   const title = `${start.run} · Convoy`
   return `<!doctype html>
@@ -124,43 +174,11 @@ ${
     ? `<p class="verdict"><b>${escape(status.verdict.verdict.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`))}</b> ${escape(status.verdict.reason)} <small>since step ${grouped(status.verdict.step)}</small></p>`
     : ''
 }
-<section class="charts">${charts.join('\n')}</section>
+<section class="charts">${charts(history, start.data).join('\n')}</section>
 <h2>Figures</h2>
-${definitions([
-  ['test accuracy', percentOf(tests.at(-1)?.accuracy)],
-  ['best test accuracy', percentOf(best)],
-  [
-    'until',
-    done?.until && `${percent(done.until.accuracy)}: ${done.until.reached ? 'reached' : 'not reached'}`,
-  ],
-  ['cost, last 5,000 samples', status.cost5000?.toFixed(4)],
-  ['steps', `${grouped(status.step)} of ${grouped(about!.totalSteps)}`],
-  ['epochs', `${grouped(status.epoch)} of ${grouped(start.epochs)}`],
-  ['samples computed on', grouped(samples)],
-  ['time of training', duration(seconds)],
-  ['images/s', seconds > 0 ? (samples / seconds).toFixed(1) : undefined],
-  ['parameters', grouped(start.parameters)],
-])}
+${definitions(figures(told))}
 <h2>Identity</h2>
-${definitions([
-  ['parametersSha256', done?.parametersSha256],
-  ['data', `${start.data}, ${grouped(start.trainImages)} + ${grouped(start.testImages)} images`],
-  ['data SHA-256', start.fingerprint],
-  ['seed', String(start.seed)],
-  [
-    'numerics class',
-    numerics
-      ? `${numerics.engine} ${numerics.version}, ${numerics.precision}, ${numerics.instructionSet}, ${numerics.threads} thread(s)`
-      : undefined,
-  ],
-  ['Convoy', machine?.convoy],
-  ['Node.js', machine?.node],
-  [
-    'coordinator',
-    machine && `${machine.cpu}, ${machine.cores} cores, ${(machine.memory / 2 ** 30).toFixed(1)} GiB`,
-  ],
-  ['system', machine?.system],
-])}
+${definitions(identity(told))}
 <h2>Settings</h2>
 ${definitions(Object.entries(config).map(([name, value]) => [name, textOf(value)]))}
 <h2>Events</h2>

@@ -3,7 +3,7 @@ import type { Dataset } from '@convoy/data'
 import { crossEntropy, probabilities, type ModelSpec } from '@convoy/model'
 import sharp from 'sharp'
 import { escape } from './chart.ts'
-import { percent } from './display.ts'
+import { percent } from './format.ts'
 
 /** Of each class: how many of its images were found, and how many taken for it are of it; NaN where there are none. */
 export function classScores(

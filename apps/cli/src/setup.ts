@@ -1,9 +1,8 @@
 import { setUpTensorflow } from '@convoy/engine'
 import { ConvoyError } from '@convoy/errors'
-import { EngineProcess } from './bench-engine.ts'
-import { Display } from './display.ts'
+import { Display, styleFor } from './display.ts'
+import { EngineProcess } from './engine-process.ts'
 import { EXIT } from './schemas.ts'
-import { styleFor } from './train.ts'
 
 /** `convoy setup tensorflow`: libtensorflow into the user's cache, and a gradient computed with it to see that it runs. */
 export async function setUp(options: { json?: boolean; gpu?: boolean; from?: string }): Promise<number> {

@@ -1,9 +1,12 @@
+import { spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+
 /**
- * The peer: the same step in PyTorch, as a program for its Python. It reads lines
+ * The same step in PyTorch, as a program for its Python. It reads lines
  * `threads batch precision layout seconds device mode` (mode is eager or compiled) and answers each with images/s, so that
  * one process serves all rounds.
  */
-export const torchPeer = `
+const program = `
 import sys, time
 import torch, torch.nn as nn, torch.nn.functional as F
 print(torch.__version__, 'cuda' if torch.cuda.is_available() else 'cpu', flush=True)
@@ -40,3 +43,35 @@ for line in sys.stdin:
     wait()
     print(n * int(batch) / (time.time() - start), flush=True)
 `
+
+/** A running peer. */
+export interface TorchPeer {
+  readonly version: string
+  /** Whether it has a GPU. */
+  readonly cuda: boolean
+  /** Images/s of a line. */
+  ask(line: string): Promise<number>
+  close(): void
+}
+
+/** PyTorch in a process of its own, or undefined where no Python has it. */
+export async function startTorch(): Promise<TorchPeer | undefined> {
+  for (const python of ['python3', '/usr/bin/python3']) {
+    const child = spawn(python, ['-u', '-c', program], { stdio: ['pipe', 'pipe', 'ignore'] })
+    const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+    child.on('error', () => {})
+    const first = await lines.next()
+    if (first.done) continue
+    const [version, device] = first.value.split(' ')
+    return {
+      version: `${version} (${python})`,
+      cuda: device === 'cuda',
+      async ask(line) {
+        child.stdin.write(`${line}\n`)
+        return Number((await lines.next()).value)
+      },
+      close: () => child.kill(),
+    }
+  }
+  return undefined
+}

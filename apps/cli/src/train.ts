@@ -8,17 +8,18 @@ import {
   type RecipeName,
   type Run,
 } from '@convoy/coordinator'
-import { loadDataset, type Dataset } from '@convoy/data'
+import type { Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { once } from 'node:events'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import type { Logger } from 'pino'
 import type { z } from 'zod'
-import { Display, type Style } from './display.ts'
+import { loadData } from './dataset.ts'
+import { Display, styleFor } from './display.ts'
 import { LocalWorkers, planWorkers } from './local.ts'
 import { EXIT, trainSchema } from './schemas.ts'
-import { collect, settle, type Given } from './options.ts'
+import { collect, pick, settle, type Given } from './options.ts'
 
 /** How long workers wait before they look for a coordinator that was stopped by SIGTERM, in seconds. */
 const RETURN = 1
@@ -34,11 +35,6 @@ interface Options {
 
 type Values = Record<string, unknown>
 
-/** How to write to standard output, given where it goes. */
-export function styleFor(json: boolean | undefined): Style {
-  return json ? 'json' : process.stdout.isTTY ? 'terminal' : 'pipe'
-}
-
 function recipeOf(name: string): Values {
   if (Object.hasOwn(recipes, name)) return { ...recipes[name as RecipeName].options }
   throw new ConvoyError(
@@ -46,25 +42,6 @@ function recipeOf(name: string): Values {
     `no recipe is called ${name}`,
     `Use one of: ${Object.keys(recipes).join(', ')}.`,
   )
-}
-
-/** Loads the data set that the values ask for, with its progress on the display. */
-export async function loadData(values: Values, display: Display): Promise<Dataset> {
-  const config = settle(coordinatorSchema.pick(dataKeys), pick(values, Object.keys(dataKeys)))
-  return loadDataset(config.data, {
-    size: config.imageSize,
-    progress: (text) => display.progress(text),
-    warn: (text) => display.say(`warning    ${text}`),
-    ...(config.cache === undefined ? {} : { cacheDirectory: config.cache }),
-    ...(config.limitTrain === undefined ? {} : { limitTrain: config.limitTrain }),
-    ...(config.limitTest === undefined ? {} : { limitTest: config.limitTest }),
-  })
-}
-
-const dataKeys = { data: true, limitTrain: true, limitTest: true, imageSize: true, cache: true } as const
-
-function pick(values: Values, keys: readonly string[]): Values {
-  return Object.fromEntries(Object.entries(values).filter(([key]) => keys.includes(key)))
 }
 
 /** The newest run under a folder whose metrics do not end in a finished `done`. Throws E_RUN where there is none. */

@@ -3,11 +3,12 @@ import { prepare } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { writeWeights, type Network } from '@convoy/weights'
 import { createHash } from 'node:crypto'
-import { Display, grouped } from './display.ts'
+import { loadData } from './dataset.ts'
+import { Display, styleFor } from './display.ts'
+import { grouped } from './format.ts'
 import { collect, settle, type Given } from './options.ts'
 import { EXIT } from './schemas.ts'
 import { matchSource, openSource, openWeights, type SourceOptions, type Weights } from './source.ts'
-import { loadData, styleFor } from './train.ts'
 
 interface Options extends SourceOptions {
   json?: boolean

@@ -121,6 +121,17 @@ export class Chart {
   /** Makes the plot anew, such as in other colours. */
   redraw(): void {
     this.#plot?.destroy()
+    this.#plot = new uPlot(this.#plotOptions(), this.#data, this.#plotBox)
+    this.#plot.over.addEventListener('dblclick', () => this.#options.zoom(null))
+    this.#makeLegend()
+  }
+
+  dispose(): void {
+    this.#observer.disconnect()
+    this.#plot?.destroy()
+  }
+
+  #plotOptions(): uPlot.Options {
     const { x } = this.#options
     const [grid, muted] = [colour('grid'), colour('muted')]
     const axis = {
@@ -132,72 +143,61 @@ export class Chart {
     const compact = new Intl.NumberFormat('en-US', { notation: 'compact', maximumSignificantDigits: 3 })
     // What diverges has no word for its size.
     const number = (value: number) => (value < 1e12 ? compact.format(value) : value.toExponential(0))
-    this.#plot = new uPlot(
-      {
-        width: Math.max(200, this.#plotBox.clientWidth),
-        height: HEIGHT,
-        legend: { show: false },
-        scales: {
-          x: { time: false, range: () => this.#limits ?? [0, 1] },
-          y: {
-            range: (_, low, high) => this.#yRange(low ?? 0, high ?? 1),
-          },
-        },
-        axes: [
-          {
-            ...axis,
-            label: x,
-            labelSize: 16,
-            labelFont: '11px system-ui',
-            size: 26,
-            values: (_, ticks) => ticks.map(number),
-          },
-          {
-            ...axis,
-            size: 48,
-            values: (_, ticks) => ticks.map(this.#options.tick ?? number),
-          },
-        ],
-        series: [
-          {},
-          ...this.#lines.map((line) => ({
-            label: line.label,
-            stroke: colour(line.colour),
-            width: line.thin ? 1 : 2,
-            show: !this.#off.has(line.label),
-            points: { show: line.dots ?? false, size: 6, fill: colour(line.colour) },
-            ...(line.dash ? { dash: [...line.dash] } : {}),
-          })),
-        ],
-        cursor: {
-          drag: { x: true, y: false, setScale: false },
-          sync: { key: 'convoy', setSeries: false },
-          y: false,
-          points: { size: 7 },
-        },
-        hooks: {
-          setCursor: [(plot) => this.#showValues(plot.cursor.idx ?? null)],
-          setSelect: [
-            (plot) => {
-              const { left, width } = plot.select
-              if (width < 4) return
-              this.#options.zoom([plot.posToVal(left, 'x'), plot.posToVal(left + width, 'x')])
-              plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false)
-            },
-          ],
-          draw: [(plot) => this.#drawMarks(plot)],
+    return {
+      width: Math.max(200, this.#plotBox.clientWidth),
+      height: HEIGHT,
+      legend: { show: false },
+      scales: {
+        x: { time: false, range: () => this.#limits ?? [0, 1] },
+        y: {
+          range: (_, low, high) => this.#yRange(low ?? 0, high ?? 1),
         },
       },
-      this.#data,
-      this.#plotBox,
-    )
-    this.#plot.over.addEventListener('dblclick', () => this.#options.zoom(null))
-    this.#makeLegend()
-  }
-
-  dispose(): void {
-    this.#observer.disconnect()
-    this.#plot?.destroy()
+      axes: [
+        {
+          ...axis,
+          label: x,
+          labelSize: 16,
+          labelFont: '11px system-ui',
+          size: 26,
+          values: (_, ticks) => ticks.map(number),
+        },
+        {
+          ...axis,
+          size: 48,
+          values: (_, ticks) => ticks.map(this.#options.tick ?? number),
+        },
+      ],
+      series: [
+        {},
+        ...this.#lines.map((line) => ({
+          label: line.label,
+          stroke: colour(line.colour),
+          width: line.thin ? 1 : 2,
+          show: !this.#off.has(line.label),
+          points: { show: line.dots ?? false, size: 6, fill: colour(line.colour) },
+          ...(line.dash ? { dash: [...line.dash] } : {}),
+        })),
+      ],
+      cursor: {
+        drag: { x: true, y: false, setScale: false },
+        sync: { key: 'convoy', setSeries: false },
+        y: false,
+        points: { size: 7 },
+      },
+      hooks: {
+        setCursor: [(plot) => this.#showValues(plot.cursor.idx ?? null)],
+        setSelect: [
+          (plot) => {
+            const { left, width } = plot.select
+            if (width < 4) return
+            this.#options.zoom([plot.posToVal(left, 'x'), plot.posToVal(left + width, 'x')])
+            plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false)
+          },
+        ],
+        draw: [(plot) => this.#drawMarks(plot)],
+      },
+    }
   }
 
   /** The ends of the y axis. Noise in the last digits of a constant must not fill the plot. */

@@ -1,11 +1,11 @@
 import { ConvoyError } from '@convoy/errors'
-import type { Connection } from './connection.ts'
+import type { Connection, Pushed } from './connection.ts'
 import { announce, el, setText } from './dom.ts'
 import * as format from './format.ts'
 import { ask, decodeImage, errorText, fileInput } from './images.ts'
 import type { Classifier } from './network.ts'
 import { drawHeat, drawPictures, drawPixels } from './pictures.ts'
-import type { Pushed, View } from './view.ts'
+import type { View } from './view.ts'
 
 /** Classes that are listed at most. */
 const LISTED = 10

@@ -1,5 +1,7 @@
 import type { LiveHistory, LiveMessage, LiveSummary } from '@convoy/protocol/live'
-import type { Pushed } from './view.ts'
+
+/** What the coordinator sends by itself. */
+export type Pushed = Extract<LiveMessage, { kind: 'update' }>
 
 export type LinkState = 'connecting' | 'open' | 'lost' | 'token'
 

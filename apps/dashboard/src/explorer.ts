@@ -85,10 +85,6 @@ export class ExplorerView implements View {
     this.#connection = connection
     this.#side.value = '8'
     this.#poolStride.value = '2'
-    const field = (label: string, input: HTMLElement) => el('label', {}, label, input)
-    const group = (legend: string, ...parts: HTMLElement[]) =>
-      el('fieldset', {}, el('legend', {}, legend), ...parts)
-    this.#poolFields.append(field('Pool size', this.#poolSize), field('Pool stride', this.#poolStride))
     this.element = el(
       'div',
       { class: 'stack explorer' },
@@ -112,32 +108,7 @@ export class ExplorerView implements View {
       el(
         'div',
         { class: 'bench' },
-        el(
-          'section',
-          { class: 'card controls', 'aria-label': 'Settings' },
-          group(
-            'Image',
-            el('div', { class: 'pair' }, field('Picture', this.#pattern), field('Pixels a side', this.#side)),
-            file,
-            this.#error,
-          ),
-          group(
-            'Kernel',
-            field('Preset', this.#preset),
-            el('div', { class: 'pair' }, field('Rows', this.#rows), field('Columns', this.#columns)),
-            this.#cells,
-          ),
-          group(
-            'Sliding',
-            el('div', { class: 'pair' }, field('Stride', this.#stride), field('Padding', this.#padding)),
-          ),
-          group(
-            'Afterwards',
-            el('label', { class: 'check' }, this.#relu, 'ReLU: negative numbers become 0'),
-            field('Pooling', this.#pooling),
-            this.#poolFields,
-          ),
-        ),
+        this.#controls(file),
         el(
           'div',
           { class: 'stack' },
@@ -158,6 +129,40 @@ export class ExplorerView implements View {
     this.#observer = new ResizeObserver(() => this.redraw())
     this.#observer.observe(this.#planes)
     document.title = 'Convolution explorer – Convoy'
+  }
+
+  /** The settings, with the input of a file among them. */
+  #controls(file: HTMLElement): HTMLElement {
+    const field = (label: string, input: HTMLElement) => el('label', {}, label, input)
+    const group = (legend: string, ...parts: HTMLElement[]) =>
+      el('fieldset', {}, el('legend', {}, legend), ...parts)
+    this.#poolFields.append(field('Pool size', this.#poolSize), field('Pool stride', this.#poolStride))
+    return el(
+      'section',
+      { class: 'card controls', 'aria-label': 'Settings' },
+      group(
+        'Image',
+        el('div', { class: 'pair' }, field('Picture', this.#pattern), field('Pixels a side', this.#side)),
+        file,
+        this.#error,
+      ),
+      group(
+        'Kernel',
+        field('Preset', this.#preset),
+        el('div', { class: 'pair' }, field('Rows', this.#rows), field('Columns', this.#columns)),
+        this.#cells,
+      ),
+      group(
+        'Sliding',
+        el('div', { class: 'pair' }, field('Stride', this.#stride), field('Padding', this.#padding)),
+      ),
+      group(
+        'Afterwards',
+        el('label', { class: 'check' }, this.#relu, 'ReLU: negative numbers become 0'),
+        field('Pooling', this.#pooling),
+        this.#poolFields,
+      ),
+    )
   }
 
   refresh(): void {}

@@ -1,13 +1,13 @@
 import 'uplot/dist/uPlot.min.css'
 import './style.css'
 import { ClassifierView } from './classifier.ts'
-import { Connection, type LinkState } from './connection.ts'
+import { Connection, type LinkState, type Pushed } from './connection.ts'
 import { byId, el, setText } from './dom.ts'
 import { ExplorerView } from './explorer.ts'
 import { RunsView } from './runs.ts'
 import { watchTheme } from './theme.ts'
 import { TrainingView } from './training.ts'
-import type { Pushed, View, ViewKind } from './view.ts'
+import type { View, ViewKind } from './view.ts'
 
 /** Every view; those with a title are in the navigation. */
 const kinds: readonly ViewKind[] = [

@@ -1,11 +1,11 @@
 import type { LiveHistory, LiveSummary } from '@convoy/protocol/live'
 import { Chart, type ChartOptions, type Line, type Table } from './chart.ts'
-import type { Connection } from './connection.ts'
+import type { Connection, Pushed } from './connection.ts'
 import { announce, el, setText } from './dom.ts'
 import * as format from './format.ts'
 import { append, curves, scaleOf, tests, type Unit } from './tables.ts'
 import { PAPER } from './training.ts'
-import type { Pushed, View } from './view.ts'
+import type { View } from './view.ts'
 
 const COLOURS = ['blue', 'orange', 'green', 'purple', 'red', 'teal']
 /** Rows of a history that are drawn before it is asked for again. */

@@ -1,11 +1,11 @@
 import type { LiveHistory, LiveSpeeds, LiveStatus, LiveVerdict } from '@convoy/protocol/live'
 import { Chart, type ChartOptions, type Line, type Table } from './chart.ts'
-import type { Connection } from './connection.ts'
+import type { Connection, Pushed } from './connection.ts'
 import { announce, el, setText } from './dom.ts'
 import { EventList } from './events.ts'
 import * as format from './format.ts'
 import { append, curves, progressOf, scaleOf, tests, type Unit } from './tables.ts'
-import type { Pushed, View } from './view.ts'
+import type { View } from './view.ts'
 import { WorkersTable } from './workers.ts'
 
 /** The paper's test accuracy of All-CNN-C without augmentation (Springenberg et al. 2015, table 3: 9.08 % error). */

@@ -1,7 +1,4 @@
-import type { Connection } from './connection.ts'
-import type { LiveMessage } from '@convoy/protocol/live'
-
-export type Pushed = Extract<LiveMessage, { kind: 'update' }>
+import type { Connection, Pushed } from './connection.ts'
 
 /** A page of the page. One is shown at a time. */
 export interface View {

@@ -1,0 +1,13 @@
+/** Seconds as `45 s`, `12 min 30 s`, `3 h 05 min` or `2 d 4 h`. */
+export function duration(seconds: number): string {
+  if (!Number.isFinite(seconds)) return '–'
+  const s = Math.round(seconds)
+  const two = (n: number) => String(n).padStart(2, '0')
+  if (s < 60) return `${s} s`
+  if (s < 3_600) return `${Math.floor(s / 60)} min ${two(s % 60)} s`
+  if (s < 86_400) return `${Math.floor(s / 3_600)} h ${two(Math.floor((s % 3_600) / 60))} min`
+  return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3_600)} h`
+}
+
+export const percent = (share: number) => `${(100 * share).toFixed(2)} %`
+export const grouped = (n: number) => n.toLocaleString('en-US')
