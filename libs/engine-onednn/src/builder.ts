@@ -8,8 +8,15 @@ import {
   type ParameterView,
   type Shape,
 } from '@convoy/model'
-import { geometry, type DataType, type Description, type PoolingAlgorithm } from './calls.ts'
+import {
+  geometry,
+  type DataType,
+  type Description,
+  type PoolingAlgorithm,
+  type WindowGeometry,
+} from './calls.ts'
 import { Program, type StepList, type Tensor } from './program.ts'
+import type { PrimitiveDescriptor } from './scope.ts'
 
 type Convolution = Extract<LayerSpec, { kind: 'conv2d' }>
 type Pool = Extract<LayerSpec, { kind: 'maxPool' | 'averagePool' | 'sumPool' | 'globalAveragePool' }>
@@ -20,6 +27,33 @@ const poolings: Record<Pool['kind'], PoolingAlgorithm> = {
   sumPool: 'averageWithPadding',
   globalAveragePool: 'averageWithoutPadding',
 }
+
+/** A convolution's kernel. */
+interface Kernel {
+  /** OIHW. */
+  readonly shape: readonly number[]
+  /** As parameters and gradients lie in `memory`. */
+  readonly hwio: Description
+  readonly memory: Float32Array
+  /** The kernel in a layout that is computed with, to be made by a step when parameters are loaded. */
+  readonly lay: (step: string, wanted: Description) => Tensor
+}
+
+/** What the gradients of a convolution take of its forward step. */
+interface Convolved {
+  readonly name: string
+  readonly index: number
+  readonly window: WindowGeometry
+  readonly source: Description
+  readonly weights: Description
+  readonly bias: Tensor
+  readonly kernel: Kernel
+  readonly forward: PrimitiveDescriptor
+  readonly taken: Tensor
+}
+
+const isKernelOf = (index: number) => (view: ParameterView) => view.layer === index && view.role === 'kernel'
+const isBiasOf = (index: number) => (view: ParameterView) => view.layer === index && view.role === 'bias'
 
 /** A tensor of one parameter or of its gradient. */
 export interface Parameter {
@@ -123,123 +157,132 @@ export class PlanBuilder {
 
   #addConvolution(layer: Convolution, index: number, relu: boolean, input: Shape, output: Shape): void {
     const { scope } = this.program
-    const { calls, engine } = scope
     const { name } = layer
     const window = geometry(layer.kernel, layer.stride, layer.padding, input)
     const type = this.#precision
     const source = this.#free(input, type)
     const destination = this.#free(output, index === this.#lastConvolution ? 'float32' : type)
-    const [height, width] = layer.kernel
-    const shape = [layer.filters, input[2], height, width]
-    const weights = scope.describe(shape, type, 'any')
-    const bias = scope.describe([layer.filters], 'float32', [1])
-
-    const [kernelView, biasView] = this.#views.filter((view) => view.layer === index)
-    const { offset, size } = kernelView
-    // oneDNN's order of dimensions is OIHW; the strides say that the memory is HWIO.
-    const strides = [1, layer.filters, width * input[2] * layer.filters, input[2] * layer.filters]
-    const hwio = scope.describe(shape, 'float32', strides)
-    const memory = this.#parameters.subarray(offset, offset + size)
-    const given = this.program.outside(hwio, memory)
-    // Rounded in one sweep first: the layouts below are then gathered from half as many bytes, near at hand.
-    const load: StepList = []
-    this.loads.push(load)
-    const kernel = this.#convert(load, `${name}/rounded kernel`, given, scope.describe(shape, type, strides))
-    this.program.keep(kernel)
-    const laidKernel = (step: string, wanted: Description): Tensor => {
-      const laid = this.#convert(load, step, kernel, wanted)
-      this.program.keep(laid)
-      return laid
-    }
-    const biasTensor = this.program.tensor(bias)
-    this.program.keep(biasTensor)
-    this.biases.push({ view: biasView, tensor: biasTensor })
+    const kernel = this.#addKernel(layer, index, input)
+    const weights = scope.describe(kernel.shape, type, 'any')
+    const bias = this.program.tensor(scope.describe([layer.filters], 'float32', [1]))
+    this.program.keep(bias)
+    this.biases.push({ view: this.#views.find(isBiasOf(index))!, tensor: bias })
 
     const attributes = relu ? scope.attributes({ kind: 'relu' }) : scope.attributes()
     const forward = scope.descriptor(
-      calls.convolution(engine, attributes, source, weights, bias, destination, window),
+      scope.calls.convolution(
+        scope.engine,
+        attributes,
+        source,
+        weights,
+        bias.description,
+        destination,
+        window,
+      ),
     )
     const taken = this.#convert(this.forward, `${name}/source`, this.#current, forward.query('source'))
     const out = this.program.tensor(forward.query('destination'))
     this.program.add(this.forward, name, forward, [
       ['source', taken],
-      ['weights', laidKernel(`${name}/kernel`, forward.query('weights'))],
-      ['bias', biasTensor],
+      ['weights', kernel.lay(`${name}/kernel`, forward.query('weights'))],
+      ['bias', bias],
       ['destination', out],
     ])
     this.#current = out
 
     if (index < this.#lowestTrained) return
+    const convolution = { name, index, window, source, weights, bias, kernel, forward, taken }
     this.#backwards.push(() => {
       if (relu) this.#addReluGradient(`${name}/relu`, out)
       const wanted = this.#free(output, type)
-      if (!layer.frozen) addWeightGradients(wanted)
-      if (index > this.#lowestTrained) addDataGradient(wanted)
+      if (!layer.frozen) this.#addWeightGradients(convolution, wanted)
+      if (index > this.#lowestTrained) this.#addDataGradient(convolution, wanted)
     })
-    const addWeightGradients = (wanted: Description) => {
-      const byWeights = scope.descriptor(
-        calls.convolutionBackwardWeights(
-          engine,
-          scope.attributes(),
-          forward.handle,
-          source,
-          scope.describe(shape, 'float32', 'any'),
-          bias,
-          wanted,
-          window,
-        ),
-      )
-      const kernelGradient = this.program.tensor(byWeights.query('diffWeights'))
-      const biasGradient = this.program.tensor(bias)
-      this.program.add(this.backward, `${name}/weights`, byWeights, [
-        ['source', this.#convert(this.backward, `${name}/weights source`, taken, byWeights.query('source'))],
-        [
-          'diffDestination',
-          this.#convert(
-            this.backward,
-            `${name}/weights gradient`,
-            this.#gradient,
-            byWeights.query('diffDestination'),
-          ),
-        ],
-        ['diffWeights', kernelGradient],
-        ['diffBias', biasGradient],
-      ])
-      // Where the caller's gradient lies is told before each run.
-      const target = this.program.outside(hwio, memory)
-      this.program.copy(this.backward, `${name}/weights out`, kernelGradient, target)
-      const [kernelPlace, biasPlace] = this.#trained.filter((view) => view.layer === index)
-      this.kernelGradients.push({ view: kernelPlace, tensor: target })
-      this.biasGradients.push({ view: biasPlace, tensor: biasGradient })
+  }
+
+  /** Rounds a kernel when parameters are loaded. */
+  #addKernel({ name, filters, kernel }: Convolution, index: number, input: Shape): Kernel {
+    const { scope } = this.program
+    const [height, width] = kernel
+    const shape = [filters, input[2], height, width]
+    // oneDNN's order of dimensions is OIHW; the strides say that the memory is HWIO.
+    const strides = [1, filters, width * input[2] * filters, input[2] * filters]
+    const hwio = scope.describe(shape, 'float32', strides)
+    const { offset, size } = this.#views.find(isKernelOf(index))!
+    const memory = this.#parameters.subarray(offset, offset + size)
+    const given = this.program.outside(hwio, memory)
+    // Rounded in one sweep first: the layouts below are then gathered from half as many bytes, near at hand.
+    const load: StepList = []
+    this.loads.push(load)
+    const rounded = scope.describe(shape, this.#precision, strides)
+    const tensor = this.#convert(load, `${name}/rounded kernel`, given, rounded)
+    this.program.keep(tensor)
+    const lay = (step: string, wanted: Description): Tensor => {
+      const laid = this.#convert(load, step, tensor, wanted)
+      this.program.keep(laid)
+      return laid
     }
-    const addDataGradient = (wanted: Description) => {
-      const byData = scope.descriptor(
-        calls.convolutionBackwardData(
-          engine,
-          scope.attributes(),
-          forward.handle,
-          source,
-          weights,
-          wanted,
-          window,
-        ),
-      )
-      const gradient = this.program.tensor(byData.query('diffSource'))
-      this.program.add(this.backward, `${name}/data`, byData, [
-        [
-          'diffDestination',
-          this.#convert(
-            this.backward,
-            `${name}/data gradient`,
-            this.#gradient,
-            byData.query('diffDestination'),
-          ),
-        ],
-        ['weights', laidKernel(`${name}/data kernel`, byData.query('weights'))],
-        ['diffSource', gradient],
-      ])
-      this.#gradient = gradient
-    }
+    return { shape, hwio, memory, lay }
+  }
+
+  /** @param wanted The layout of the gradient of a convolution's output, which oneDNN may choose. */
+  #addWeightGradients(convolution: Convolved, wanted: Description): void {
+    const { scope } = this.program
+    const { name, index, window, source, bias, kernel, forward, taken } = convolution
+    const byWeights = scope.descriptor(
+      scope.calls.convolutionBackwardWeights(
+        scope.engine,
+        scope.attributes(),
+        forward.handle,
+        source,
+        scope.describe(kernel.shape, 'float32', 'any'),
+        bias.description,
+        wanted,
+        window,
+      ),
+    )
+    const kernelGradient = this.program.tensor(byWeights.query('diffWeights'))
+    const biasGradient = this.program.tensor(bias.description)
+    const list = this.backward
+    const image = byWeights.query('source')
+    const gradient = byWeights.query('diffDestination')
+    this.program.add(list, `${name}/weights`, byWeights, [
+      ['source', this.#convert(list, `${name}/weights source`, taken, image)],
+      ['diffDestination', this.#convert(list, `${name}/weights gradient`, this.#gradient, gradient)],
+      ['diffWeights', kernelGradient],
+      ['diffBias', biasGradient],
+    ])
+    // Where the caller's gradient lies is told before each run.
+    const target = this.program.outside(kernel.hwio, kernel.memory)
+    this.program.copy(list, `${name}/weights out`, kernelGradient, target)
+    this.kernelGradients.push({ view: this.#trained.find(isKernelOf(index))!, tensor: target })
+    this.biasGradients.push({ view: this.#trained.find(isBiasOf(index))!, tensor: biasGradient })
+  }
+
+  /** @param wanted The layout of the gradient of a convolution's output, which oneDNN may choose. */
+  #addDataGradient(convolution: Convolved, wanted: Description): void {
+    const { scope } = this.program
+    const { name, window, source, weights, kernel, forward } = convolution
+    const byData = scope.descriptor(
+      scope.calls.convolutionBackwardData(
+        scope.engine,
+        scope.attributes(),
+        forward.handle,
+        source,
+        weights,
+        wanted,
+        window,
+      ),
+    )
+    const gradient = this.program.tensor(byData.query('diffSource'))
+    const list = this.backward
+    const taken = byData.query('diffDestination')
+    this.program.add(list, `${name}/data`, byData, [
+      ['diffDestination', this.#convert(list, `${name}/data gradient`, this.#gradient, taken)],
+      ['weights', kernel.lay(`${name}/data kernel`, byData.query('weights'))],
+      ['diffSource', gradient],
+    ])
+    this.#gradient = gradient
   }
 
   #addRelu(name: string, trained: boolean): void {

@@ -235,20 +235,58 @@ export function int64(values: readonly number[]): BigInt64Array {
   return BigInt64Array.from(values, (n) => BigInt(n))
 }
 
-/** What 2.x and 3.x have in common, and the means to declare the rest. */
-export function commonCalls(library: LibraryHandle) {
-  /** Declares a function that returns a status; `p` in `takes` is a pointer, `d` dimensions, `i` int, `f` float. */
-  const declare = (name: string, takes: string): ((...args: unknown[]) => number) => {
-    const kinds: Record<string, string> = { p: 'void *', d: 'int64_t *', i: 'int', f: 'float', z: 'size_t' }
+type Call = (...args: unknown[]) => number
+
+/**
+ * Declares a function that returns a status. In `takes`, `p` is a pointer, `o` the address of a handle that is received, `d`
+ * dimensions, `i` int, `f` float and `z` size_t.
+ */
+export type Declare = (name: string, takes: string) => Call
+
+/** Means to declare a library's functions. */
+export function declarer(library: LibraryHandle): Declare {
+  const kinds: Record<string, string> = { p: 'void *', d: 'int64_t *', i: 'int', f: 'float', z: 'size_t' }
+  return (name, takes) => {
     const parameters = [...takes].map((kind) => (kind === 'o' ? koffi.out('void **') : kinds[kind]))
     return library.func(`dnnl_${name}`, 'int', parameters)
   }
-  /** Calls a function whose first argument receives a handle. */
-  const make = (call: (...args: unknown[]) => number, what: string, ...args: unknown[]): Handle => {
-    const out: [Handle | null] = [null]
-    checkStatus(call(out, ...args), what)
-    return out[0]!
+}
+
+/** Calls a function whose first argument receives a handle. Throws E_ENGINE where it fails. */
+export function make(call: Call, what: string, ...args: unknown[]): Handle {
+  const out: [Handle | null] = [null]
+  checkStatus(call(out, ...args), what)
+  return out[0]!
+}
+
+/** Makes attributes with post-operations, which 2.x and 3.x append differently. */
+export function attributeMaker(
+  declare: Declare,
+  append: (list: Handle, algorithm: PostOperation['kind'], alpha: number) => number,
+): Calls['createAttributes'] {
+  const attributesCreate = declare('primitive_attr_create', 'o')
+  const setScratchpad = declare('primitive_attr_set_scratchpad_mode', 'pi')
+  const setPostOps = declare('primitive_attr_set_post_ops', 'pp')
+  const postOpsCreate = declare('post_ops_create', 'o')
+  const postOpsDestroy = declare('post_ops_destroy', 'p')
+  return (operations) => {
+    const attributes = make(attributesCreate, 'create attributes')
+    checkStatus(setScratchpad(attributes, USER_SCRATCHPAD), 'set the scratchpad mode')
+    if (operations.length > 0) {
+      const list = make(postOpsCreate, 'create post-operations')
+      for (const operation of operations) {
+        const alpha = operation.kind === 'scale' ? operation.by : 0
+        checkStatus(append(list, operation.kind, alpha), `fuse ${operation.kind}`)
+      }
+      checkStatus(setPostOps(attributes, list), 'set post-operations')
+      postOpsDestroy(list)
+    }
+    return attributes
   }
+}
+
+/** The calls that 2.x and 3.x have in common. */
+export function sharedCalls(library: LibraryHandle, declare: Declare) {
   const destroyer = (name: string) => {
     const call = declare(name, 'p')
     return (handle: Handle): void => void call(handle)
@@ -265,11 +303,6 @@ export function commonCalls(library: LibraryHandle) {
     'uintptr_t',
   ])
   const setHandle = library.func('dnnl_memory_set_data_handle', 'int', ['void *', 'uintptr_t'])
-  const attributesCreate = declare('primitive_attr_create', 'o')
-  const setScratchpad = declare('primitive_attr_set_scratchpad_mode', 'pi')
-  const setPostOps = declare('primitive_attr_set_post_ops', 'pp')
-  const postOpsCreate = declare('post_ops_create', 'o')
-  const postOpsDestroy = destroyer('post_ops_destroy')
   const queryMemory = library.func('dnnl_primitive_desc_query_md', 'void *', ['void *', 'int', 'int'])
   const queryText = library.func('dnnl_primitive_desc_query', 'int', [
     'void *',
@@ -281,53 +314,32 @@ export function commonCalls(library: LibraryHandle) {
   const reorderCreate = declare('reorder_primitive_desc_create', 'oppppp')
 
   return {
-    declare,
-    make,
-    createAttributes: (
-      operations: readonly PostOperation[],
-      append: (list: Handle, algorithm: PostOperation['kind'], alpha: number) => number,
-    ): Handle => {
-      const attributes = make(attributesCreate, 'create attributes')
-      checkStatus(setScratchpad(attributes, USER_SCRATCHPAD), 'set the scratchpad mode')
-      if (operations.length > 0) {
-        const list = make(postOpsCreate, 'create post-operations')
-        for (const operation of operations) {
-          const alpha = operation.kind === 'scale' ? operation.by : 0
-          checkStatus(append(list, operation.kind, alpha), `fuse ${operation.kind}`)
-        }
-        checkStatus(setPostOps(attributes, list), 'set post-operations')
-        postOpsDestroy(list)
-      }
-      return attributes
+    createEngine: () => make(createEngine, 'create a CPU engine', CPU, 0),
+    destroyEngine: destroyer('engine_destroy'),
+    createStream: (engine: Handle) => make(createStream, 'create a stream', engine, IN_ORDER),
+    destroyStream: destroyer('stream_destroy'),
+    bytes: (description: Description) => Number(memoryBytes(description.handle)),
+    equal: (a: Description, b: Description) => memoryEqual(a.handle, b.handle) !== 0,
+    createMemory: (description: Description, engine: Handle, address: bigint) =>
+      make(memoryCreate, 'create a memory object', description.handle, engine, address),
+    moveMemory: (memory: Handle, address: bigint) =>
+      checkStatus(setHandle(memory, address) as number, 'move a memory object'),
+    destroyMemory: destroyer('memory_destroy'),
+    destroyAttributes: destroyer('primitive_attr_destroy'),
+    query: (descriptor: Handle, what: number): Description => ({
+      handle: queryMemory(descriptor, what, 0) as Handle,
+    }),
+    implementation(descriptor: Handle): string {
+      const out: [string | null] = [null]
+      queryText(descriptor, IMPLEMENTATION, 0, out)
+      return out[0] ?? 'unknown'
     },
-    shared: {
-      createEngine: () => make(createEngine, 'create a CPU engine', CPU, 0),
-      destroyEngine: destroyer('engine_destroy'),
-      createStream: (engine: Handle) => make(createStream, 'create a stream', engine, IN_ORDER),
-      destroyStream: destroyer('stream_destroy'),
-      bytes: (description: Description) => Number(memoryBytes(description.handle)),
-      equal: (a: Description, b: Description) => memoryEqual(a.handle, b.handle) !== 0,
-      createMemory: (description: Description, engine: Handle, address: bigint) =>
-        make(memoryCreate, 'create a memory object', description.handle, engine, address),
-      moveMemory: (memory: Handle, address: bigint) =>
-        checkStatus(setHandle(memory, address) as number, 'move a memory object'),
-      destroyMemory: destroyer('memory_destroy'),
-      destroyAttributes: destroyer('primitive_attr_destroy'),
-      query: (descriptor: Handle, what: number): Description => ({
-        handle: queryMemory(descriptor, what, 0) as Handle,
-      }),
-      implementation(descriptor: Handle): string {
-        const out: [string | null] = [null]
-        queryText(descriptor, IMPLEMENTATION, 0, out)
-        return out[0] ?? 'unknown'
-      },
-      destroyPrimitiveDescriptor: destroyer('primitive_desc_destroy'),
-      createPrimitive: (descriptor: Handle) => make(primitiveCreate, 'create a primitive', descriptor),
-      destroyPrimitive: destroyer('primitive_destroy'),
-      execute: declare('primitive_execute', 'ppip') as Calls['execute'],
-      wait: declare('stream_wait', 'p') as Calls['wait'],
-      reorder: (engine: Handle, attributes: Handle, from: Description, to: Description) =>
-        make(reorderCreate, 'describe a reorder', from.handle, engine, to.handle, engine, attributes),
-    },
+    destroyPrimitiveDescriptor: destroyer('primitive_desc_destroy'),
+    createPrimitive: (descriptor: Handle) => make(primitiveCreate, 'create a primitive', descriptor),
+    destroyPrimitive: destroyer('primitive_destroy'),
+    execute: declare('primitive_execute', 'ppip') as Calls['execute'],
+    wait: declare('stream_wait', 'p') as Calls['wait'],
+    reorder: (engine: Handle, attributes: Handle, from: Description, to: Description) =>
+      make(reorderCreate, 'describe a reorder', from.handle, engine, to.handle, engine, attributes),
   }
 }

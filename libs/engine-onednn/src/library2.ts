@@ -1,11 +1,15 @@
 import koffi, { type LibraryHandle } from 'koffi'
 import {
-  commonCalls,
+  attributeMaker,
   Constant,
   dataTypes,
+  declarer,
   int64,
+  make,
   poolings,
+  sharedCalls,
   type Calls,
+  type Declare,
   type Description,
   type Handle,
 } from './calls.ts'
@@ -17,40 +21,43 @@ const OPERATION_DESCRIPTOR_BYTES = 8192
 const RELU = 0x1f
 const LINEAR = 0x7f
 
+/** Fills an operation descriptor by `init` and makes a primitive descriptor of it. */
+type Describe = (
+  what: string,
+  engine: Handle,
+  attributes: Handle,
+  hint: Handle,
+  init: (...args: unknown[]) => number,
+  ...args: unknown[]
+) => Handle
+
 /** The calls of oneDNN 2.x: descriptors are structs in buffers of ours. */
 export function calls2(library: LibraryHandle): Calls {
-  const { declare, make, createAttributes, shared } = commonCalls(library)
-  const byStrides = declare('memory_desc_init_by_strides', 'pidid')
-  const byTag = declare('memory_desc_init_by_tag', 'pidii')
-  const appendEltwise = declare('post_ops_append_eltwise', 'pfiff')
+  const declare = declarer(library)
   const create = declare('primitive_desc_create', 'opppp')
-  const convolution = declare('convolution_forward_desc_init', 'piippppddd')
-  const convolutionData = declare('convolution_backward_data_desc_init', 'pipppddd')
-  const convolutionWeights = declare('convolution_backward_weights_desc_init', 'pippppddd')
-  const eltwise = declare('eltwise_forward_desc_init', 'piipff')
-  const eltwiseBackward = declare('eltwise_backward_desc_init', 'pippff')
-  const pooling = declare('pooling_forward_desc_init', 'piippdddd')
-  const poolingBackward = declare('pooling_backward_desc_init', 'pippdddd')
-  const binary = declare('binary_desc_init', 'pippp')
-  const product = declare('matmul_desc_init', 'ppppp')
-
-  /** Fills an operation descriptor and makes a primitive descriptor of it. */
-  const describe = (
-    what: string,
-    engine: Handle,
-    attributes: Handle,
-    hint: Handle,
-    init: (...args: unknown[]) => number,
-    ...args: unknown[]
-  ): Handle => {
+  const describe: Describe = (what, engine, attributes, hint, init, ...args) => {
     const operation = new Uint8Array(OPERATION_DESCRIPTOR_BYTES)
     const status = init(operation, ...args)
     if (status !== 0) return make(() => status, `describe ${what}`)
     return make(create, `find an implementation of ${what}`, operation, attributes, engine, hint)
   }
+  return {
+    ...sharedCalls(library, declare),
+    ...descriptions(declare),
+    ...convolutions(declare, describe),
+    ...elementwise(declare, describe),
+    ...pools(declare, describe),
+    ...products(declare, describe),
+  }
+}
+
+/** Tensors, and what is fused with an operation. */
+function descriptions(declare: Declare): Pick<Calls, 'describe' | 'forget' | 'createAttributes'> {
+  const byStrides = declare('memory_desc_init_by_strides', 'pidid')
+  const byTag = declare('memory_desc_init_by_tag', 'pidii')
+  const appendEltwise = declare('post_ops_append_eltwise', 'pfiff')
 
   return {
-    ...shared,
     describe(dims, type, strides): Description {
       const owner = new Uint8Array(MEMORY_DESCRIPTOR_BYTES)
       const handle = koffi.address(owner)
@@ -62,10 +69,22 @@ export function calls2(library: LibraryHandle): Calls {
       return { handle, owner }
     },
     forget: () => undefined,
-    createAttributes: (operations) =>
-      createAttributes(operations, (list, kind, alpha) =>
-        appendEltwise(list, 1, kind === 'relu' ? RELU : LINEAR, alpha, 0),
-      ),
+    createAttributes: attributeMaker(declare, (list, kind, alpha) =>
+      appendEltwise(list, 1, kind === 'relu' ? RELU : LINEAR, alpha, 0),
+    ),
+  }
+}
+
+/** Convolutions and their gradients. */
+function convolutions(
+  declare: Declare,
+  describe: Describe,
+): Pick<Calls, 'convolution' | 'convolutionBackwardData' | 'convolutionBackwardWeights'> {
+  const convolution = declare('convolution_forward_desc_init', 'piippppddd')
+  const convolutionData = declare('convolution_backward_data_desc_init', 'pipppddd')
+  const convolutionWeights = declare('convolution_backward_weights_desc_init', 'pippppddd')
+
+  return {
     convolution: (engine, attributes, source, weights, bias, destination, window) =>
       describe(
         'a convolution',
@@ -114,6 +133,15 @@ export function calls2(library: LibraryHandle): Calls {
         int64(window.before),
         int64(window.after),
       ),
+  }
+}
+
+/** What is done to each number of a tensor. */
+function elementwise(declare: Declare, describe: Describe): Pick<Calls, 'relu' | 'reluBackward' | 'scale'> {
+  const eltwise = declare('eltwise_forward_desc_init', 'piipff')
+  const eltwiseBackward = declare('eltwise_backward_desc_init', 'pippff')
+
+  return {
     relu: (engine, attributes, data) =>
       describe(
         'ReLU',
@@ -153,6 +181,15 @@ export function calls2(library: LibraryHandle): Calls {
         by,
         0,
       ),
+  }
+}
+
+/** Poolings and their gradients. */
+function pools(declare: Declare, describe: Describe): Pick<Calls, 'pool' | 'poolBackward'> {
+  const pooling = declare('pooling_forward_desc_init', 'piippdddd')
+  const poolingBackward = declare('pooling_backward_desc_init', 'pippdddd')
+
+  return {
     pool: (engine, attributes, algorithm, source, destination, window) =>
       describe(
         'a pooling',
@@ -184,6 +221,15 @@ export function calls2(library: LibraryHandle): Calls {
         int64(window.before),
         int64(window.after),
       ),
+  }
+}
+
+/** Products, element by element and of matrices. */
+function products(declare: Declare, describe: Describe): Pick<Calls, 'multiply' | 'matmul'> {
+  const binary = declare('binary_desc_init', 'pippp')
+  const product = declare('matmul_desc_init', 'ppppp')
+
+  return {
     multiply: (engine, attributes, a, b, destination) =>
       describe(
         'a product',

@@ -1,5 +1,16 @@
 import type { LibraryHandle } from 'koffi'
-import { commonCalls, Constant, dataTypes, int64, poolings, type Calls } from './calls.ts'
+import {
+  attributeMaker,
+  Constant,
+  dataTypes,
+  declarer,
+  int64,
+  make,
+  poolings,
+  sharedCalls,
+  type Calls,
+  type Declare,
+} from './calls.ts'
 
 const RELU = 0x20
 const LINEAR = 0x26
@@ -9,23 +20,25 @@ const dense = int64([0, 0])
 
 /** The calls of oneDNN 3.x: descriptors are handles. */
 export function calls3(library: LibraryHandle): Calls {
-  const { declare, make, createAttributes, shared } = commonCalls(library)
+  const declare = declarer(library)
+  return {
+    ...sharedCalls(library, declare),
+    ...descriptions(declare),
+    ...convolutions(declare),
+    ...elementwise(declare),
+    ...pools(declare),
+    ...products(declare),
+  }
+}
+
+/** Tensors, and what is fused with an operation. */
+function descriptions(declare: Declare): Pick<Calls, 'describe' | 'forget' | 'createAttributes'> {
   const byStrides = declare('memory_desc_create_with_strides', 'oidid')
   const byTag = declare('memory_desc_create_with_tag', 'oidii')
   const forget = declare('memory_desc_destroy', 'p')
   const appendEltwise = declare('post_ops_append_eltwise', 'piff')
-  const convolution = declare('convolution_forward_primitive_desc_create', 'opiippppddddp')
-  const convolutionData = declare('convolution_backward_data_primitive_desc_create', 'opipppddddpp')
-  const convolutionWeights = declare('convolution_backward_weights_primitive_desc_create', 'opippppddddpp')
-  const eltwise = declare('eltwise_forward_primitive_desc_create', 'opiippffp')
-  const eltwiseBackward = declare('eltwise_backward_primitive_desc_create', 'opipppffpp')
-  const pooling = declare('pooling_forward_primitive_desc_create', 'opiippdddddp')
-  const poolingBackward = declare('pooling_backward_primitive_desc_create', 'opippdddddpp')
-  const binary = declare('binary_primitive_desc_create', 'opipppp')
-  const product = declare('matmul_primitive_desc_create', 'opppppp')
 
   return {
-    ...shared,
     describe: (dims, type, strides) => ({
       handle:
         strides === 'any'
@@ -33,10 +46,21 @@ export function calls3(library: LibraryHandle): Calls {
           : make(byStrides, 'describe a tensor', dims.length, int64(dims), dataTypes[type], int64(strides)),
     }),
     forget: (description) => void forget(description.handle),
-    createAttributes: (operations) =>
-      createAttributes(operations, (list, kind, alpha) =>
-        appendEltwise(list, kind === 'relu' ? RELU : LINEAR, alpha, 0),
-      ),
+    createAttributes: attributeMaker(declare, (list, kind, alpha) =>
+      appendEltwise(list, kind === 'relu' ? RELU : LINEAR, alpha, 0),
+    ),
+  }
+}
+
+/** Convolutions and their gradients. */
+function convolutions(
+  declare: Declare,
+): Pick<Calls, 'convolution' | 'convolutionBackwardData' | 'convolutionBackwardWeights'> {
+  const convolution = declare('convolution_forward_primitive_desc_create', 'opiippppddddp')
+  const convolutionData = declare('convolution_backward_data_primitive_desc_create', 'opipppddddpp')
+  const convolutionWeights = declare('convolution_backward_weights_primitive_desc_create', 'opippppddddpp')
+
+  return {
     convolution: (engine, attributes, source, weights, bias, destination, window) =>
       make(
         convolution,
@@ -87,6 +111,15 @@ export function calls3(library: LibraryHandle): Calls {
         forward,
         attributes,
       ),
+  }
+}
+
+/** What is done to each number of a tensor. */
+function elementwise(declare: Declare): Pick<Calls, 'relu' | 'reluBackward' | 'scale'> {
+  const eltwise = declare('eltwise_forward_primitive_desc_create', 'opiippffp')
+  const eltwiseBackward = declare('eltwise_backward_primitive_desc_create', 'opipppffpp')
+
+  return {
     relu: (engine, attributes, data) =>
       make(
         eltwise,
@@ -127,6 +160,15 @@ export function calls3(library: LibraryHandle): Calls {
         0,
         attributes,
       ),
+  }
+}
+
+/** Poolings and their gradients. */
+function pools(declare: Declare): Pick<Calls, 'pool' | 'poolBackward'> {
+  const pooling = declare('pooling_forward_primitive_desc_create', 'opiippdddddp')
+  const poolingBackward = declare('pooling_backward_primitive_desc_create', 'opippdddddpp')
+
+  return {
     pool: (engine, attributes, algorithm, source, destination, window) =>
       make(
         pooling,
@@ -159,6 +201,15 @@ export function calls3(library: LibraryHandle): Calls {
         forward,
         attributes,
       ),
+  }
+}
+
+/** Products, element by element and of matrices. */
+function products(declare: Declare): Pick<Calls, 'multiply' | 'matmul'> {
+  const binary = declare('binary_primitive_desc_create', 'opipppp')
+  const product = declare('matmul_primitive_desc_create', 'opppppp')
+
+  return {
     multiply: (engine, attributes, a, b, destination) =>
       make(
         binary,
