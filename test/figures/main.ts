@@ -1,4 +1,4 @@
-import { onednnStatus } from '@convoy/engine'
+import { onednnStatus } from '@convoy/engine-onednn'
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism, cpus } from 'node:os'

@@ -1,4 +1,8 @@
-import { cudnnGpus, measurePeak, onednnStatus, tensorflowIsSetUp, type EngineChoice } from '@convoy/engine'
+import type { EngineChoice } from '@convoy/engine'
+import { cudnnGpus } from '@convoy/engine-cudnn'
+import { measurePeak, onednnStatus } from '@convoy/engine-onednn'
+import { tensorflowIsSetUp } from '@convoy/engine-tfjs'
+import type { EngineName } from '@convoy/engines'
 import { buildModel, multiplyAdds } from '@convoy/model'
 import { availableParallelism } from 'node:os'
 import { Display, styleFor } from './display.ts'
@@ -64,7 +68,7 @@ function engineCases(benches: readonly EngineProcess[]): EngineCases {
   const cores = benches.length
   const all: Case[] = []
   const add = (
-    engine: EngineChoice['engine'],
+    engine: EngineName,
     precision: EngineChoice['precision'],
     leaf: number,
     processes: number,
@@ -173,7 +177,7 @@ async function runRounds(
 /** WebAssembly's speed by that of the plain backend. */
 async function wasmByCpu(bench: EngineProcess): Promise<number> {
   // The plain backend takes a minute an image at full width: both are compared at a quarter of it, on few images.
-  const narrow = (engine: EngineChoice['engine'], seconds: number) =>
+  const narrow = (engine: EngineName, seconds: number) =>
     bench.measure({
       engine: { engine, precision: 'float32', threads: 1, device: 0, gpu: false },
       leaf: 2,

@@ -1,4 +1,4 @@
-import { setUpTensorflow } from '@convoy/engine'
+import { setUpTensorflow } from '@convoy/engine-tfjs'
 import { ConvoyError } from '@convoy/errors'
 import { Display, styleFor } from './display.ts'
 import { EngineProcess } from './engine-process.ts'

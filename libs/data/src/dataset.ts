@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto'
 import { Purpose, RandomStream } from '@convoy/random'
 import { shuffle } from './order.ts'
-import { channelStatistics } from './statistics.ts'
 
 /** A set of images, decoded, in memory. */
 export interface Split {
@@ -64,38 +63,4 @@ export function limit(dataset: Dataset, train?: number, test?: number): Dataset 
     test: subset(dataset.test, test ?? Infinity),
   }
   return limited.train === dataset.train && limited.test === dataset.test ? dataset : makeDataset(limited)
-}
-
-export interface DatasetDescription {
-  readonly name: string
-  readonly origin: string
-  readonly fingerprint: string
-  readonly classes: readonly string[]
-  readonly shape: readonly number[]
-  readonly trainCounts: readonly number[]
-  readonly testCounts: readonly number[]
-  /** By channel, of the training images, in 0 … 1. */
-  readonly mean: readonly number[]
-  readonly deviation: readonly number[]
-}
-
-/** What `convoy data info` tells. */
-export function describeDataset(dataset: Dataset): DatasetDescription {
-  const { name, origin, fingerprint, classes, shape, train, test } = dataset
-  const counts = ({ labels }: Split) => {
-    const each = classes.map(() => 0)
-    for (const label of labels) each[label]++
-    return each
-  }
-  const statistics = channelStatistics(train, shape[2])
-  return {
-    name,
-    origin,
-    fingerprint,
-    classes,
-    shape,
-    trainCounts: counts(train),
-    testCounts: counts(test),
-    ...statistics,
-  }
 }

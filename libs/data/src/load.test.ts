@@ -17,8 +17,8 @@ import path from 'node:path'
 import sharp from 'sharp'
 import { create } from 'tar'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { describeDataset } from './dataset.ts'
 import { loadDataset, type LoadOptions } from './load.ts'
+import { describeDataset } from './statistics.ts'
 import { whiten } from './whiten.ts'
 
 let folder: string

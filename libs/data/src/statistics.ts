@@ -28,3 +28,37 @@ export function channelStatistics(split: Split, channels: number): { mean: numbe
 export function channelNormalisation(dataset: Dataset): PreprocessingSpec {
   return { kind: 'channels', ...channelStatistics(dataset.train, dataset.shape[2]) }
 }
+
+export interface DatasetDescription {
+  readonly name: string
+  readonly origin: string
+  readonly fingerprint: string
+  readonly classes: readonly string[]
+  readonly shape: readonly number[]
+  readonly trainCounts: readonly number[]
+  readonly testCounts: readonly number[]
+  /** By channel, of the training images, in 0 … 1. */
+  readonly mean: readonly number[]
+  readonly deviation: readonly number[]
+}
+
+/** What `convoy data info` tells. */
+export function describeDataset(dataset: Dataset): DatasetDescription {
+  const { name, origin, fingerprint, classes, shape, train, test } = dataset
+  const counts = ({ labels }: Split) => {
+    const each = classes.map(() => 0)
+    for (const label of labels) each[label]++
+    return each
+  }
+  const statistics = channelStatistics(train, shape[2])
+  return {
+    name,
+    origin,
+    fingerprint,
+    classes,
+    shape,
+    trainCounts: counts(train),
+    testCounts: counts(test),
+    ...statistics,
+  }
+}

@@ -1,4 +1,13 @@
-import { inputShapes, outputShapes, parameterLayout, slide, volume, type ModelSpec } from '@convoy/model'
+import {
+  inputShapes,
+  outputShapes,
+  parameterLayout,
+  slide,
+  volume,
+  type ModelSpec,
+  type ParameterView,
+  type Shape,
+} from '@convoy/model'
 import { Purpose, RandomStream } from '@convoy/random'
 import type { DropoutMasks, LabelledImages } from './engine.ts'
 import { crossEntropy } from './loss.ts'
@@ -10,6 +19,7 @@ import { crossEntropy } from './loss.ts'
 
 type Layer = ModelSpec['layers'][number]
 type Windowed = Extract<Layer, { stride: unknown }> | { readonly kind: 'globalAveragePool' }
+type Pooling = Exclude<Windowed, { kind: 'conv2d' }>
 
 /** Calls `visit(output position, input position, kernel position)` for all that lie inside the image. */
 function* windows(layer: Windowed, [height, width]: readonly number[]): Generator<[number, number, number]> {
@@ -33,6 +43,101 @@ function* windows(layer: Windowed, [height, width]: readonly number[]): Generato
   }
 }
 
+/** A layer's output for one sample, and what pulls the gradient of that back to its input. */
+interface Pass {
+  readonly y: Float64Array
+  readonly back: (dy: Float64Array) => Float64Array
+}
+
+/**
+ * @param shape Of the input.
+ * @param volume Of the output.
+ * @param gradient Receives the kernel's and the bias's, added to what is there, when the pass goes back.
+ */
+function convolve(
+  layer: Extract<Layer, { kind: 'conv2d' }>,
+  shape: Shape,
+  x: Float64Array,
+  volume: number,
+  parameters: ArrayLike<number>,
+  [kernel, bias]: readonly ParameterView[],
+  gradient: Float64Array,
+): Pass {
+  const channels = shape[2]
+  const n = layer.filters
+  const y = Float64Array.from({ length: volume }, (_, i) => parameters[bias.offset + (i % n)])
+  for (const [o, i, k] of windows(layer, shape)) {
+    for (let c = 0; c < channels; c++) {
+      const value = x[i * channels + c]
+      const w = kernel.offset + (k * channels + c) * n
+      for (let f = 0; f < n; f++) y[o * n + f] += value * parameters[w + f]
+    }
+  }
+  const back = (dy: Float64Array) => {
+    const dx = new Float64Array(x.length)
+    for (let i = 0; i < y.length; i++) gradient[bias.offset + (i % n)] += dy[i]
+    for (const [o, i, k] of windows(layer, shape)) {
+      for (let c = 0; c < channels; c++) {
+        const value = x[i * channels + c]
+        const w = kernel.offset + (k * channels + c) * n
+        let sum = 0
+        for (let f = 0; f < n; f++) {
+          const d = dy[o * n + f]
+          sum += d * parameters[w + f]
+          gradient[w + f] += d * value
+        }
+        dx[i * channels + c] += sum
+      }
+    }
+    return dx
+  }
+  return { y, back }
+}
+
+function pool(layer: Pooling, shape: Shape, x: Float64Array, volume: number): Pass {
+  const channels = shape[2]
+  const y = new Float64Array(volume)
+  /** Where each maximum was found. */
+  const taken = new Int32Array(volume).fill(-1)
+  const counts = new Float64Array(volume)
+  if (layer.kind === 'maxPool') y.fill(-Infinity)
+  for (const [o, i] of windows(layer, shape)) {
+    for (let c = 0; c < channels; c++) {
+      const to = o * channels + c
+      const value = x[i * channels + c]
+      counts[to]++
+      if (layer.kind !== 'maxPool') y[to] += value
+      else if (value > y[to]) {
+        y[to] = value
+        taken[to] = i * channels + c
+      }
+    }
+  }
+  const average = layer.kind === 'averagePool' || layer.kind === 'globalAveragePool'
+  if (average) y.forEach((v, i) => (y[i] = v / counts[i]))
+  const back = (dy: Float64Array) => {
+    const dx = new Float64Array(x.length)
+    if (layer.kind === 'maxPool') taken.forEach((i, o) => (dx[i] += dy[o]))
+    else {
+      for (const [o, i] of windows(layer, shape)) {
+        for (let c = 0; c < channels; c++) {
+          const d = dy[o * channels + c]
+          dx[i * channels + c] += average ? d / counts[o * channels + c] : d
+        }
+      }
+    }
+    return dx
+  }
+  return { y, back }
+}
+
+/** @param mask Of the whole leaf; undefined where dropout is off. */
+function drop(rate: number, x: Float64Array, mask: Uint8Array | undefined, sample: number): Pass {
+  const scale = 1 / (1 - rate)
+  const kept = (v: number, i: number) => (mask ? v * mask[sample * x.length + i] * scale : v)
+  return { y: x.map(kept), back: (dy) => dy.map(kept) }
+}
+
 /** The summed loss, its flat gradient and the logits. */
 export function referenceGradient(
   model: ModelSpec,
@@ -49,112 +154,41 @@ export function referenceGradient(
 
   for (let sample = 0; sample < batch.count; sample++) {
     const pixels = volume(model.input)
-    const activations = [Float64Array.from(batch.images.subarray(sample * pixels, (sample + 1) * pixels))]
-    /** Pulls the gradient of a layer's output back to its input. */
-    const backs: ((dy: Float64Array) => Float64Array)[] = []
+    let x: Float64Array = Float64Array.from(batch.images.subarray(sample * pixels, (sample + 1) * pixels))
     let dropouts = 0
-
-    model.layers.forEach((layer, index) => {
-      const x = activations.at(-1)!
-      const y = new Float64Array(volume(outputs[index]))
-      const channels = inputs[index][2]
-      const dx = () => new Float64Array(x.length)
+    const pass = (layer: Layer, index: number): Pass => {
+      const size = volume(outputs[index])
       switch (layer.kind) {
         case 'conv2d': {
-          const [kernel, bias] = views.filter((view) => view.layer === index)
-          const n = layer.filters
-          for (let i = 0; i < y.length; i++) y[i] = parameters[bias.offset + (i % n)]!
-          for (const [o, i, k] of windows(layer, inputs[index])) {
-            for (let c = 0; c < channels; c++) {
-              const value = x[i * channels + c]
-              const w = kernel.offset + (k * channels + c) * n
-              for (let f = 0; f < n; f++) y[o * n + f] += value * parameters[w + f]
-            }
+          const own = views.filter((view) => view.layer === index)
+          return convolve(layer, inputs[index], x, size, parameters, own, gradient)
+        }
+        case 'relu': {
+          const input = x
+          return {
+            y: input.map((v) => Math.max(0, v)),
+            back: (dy) => dy.map((d, i) => (input[i] > 0 ? d : 0)),
           }
-          backs.push((dy) => {
-            const out = dx()
-            for (let i = 0; i < y.length; i++) gradient[bias.offset + (i % n)] += dy[i]
-            for (const [o, i, k] of windows(layer, inputs[index])) {
-              for (let c = 0; c < channels; c++) {
-                const value = x[i * channels + c]
-                const w = kernel.offset + (k * channels + c) * n
-                let sum = 0
-                for (let f = 0; f < n; f++) {
-                  const d = dy[o * n + f]
-                  sum += d * parameters[w + f]
-                  gradient[w + f] += d * value
-                }
-                out[i * channels + c] += sum
-              }
-            }
-            return out
-          })
-          break
         }
-        case 'relu':
-          y.set(x.map((v) => Math.max(0, v)))
-          backs.push((dy) => dy.map((d, i) => (x[i] > 0 ? d : 0)))
-          break
-        case 'dropout': {
-          const mask = masks?.values[dropouts++]
-          const scale = 1 / (1 - layer.rate)
-          const kept = (v: number, i: number) => (mask ? v * mask[sample * x.length + i] * scale : v)
-          y.set(x.map(kept))
-          backs.push((dy) => dy.map(kept))
-          break
-        }
-        default: {
-          const taken = new Int32Array(y.length).fill(-1)
-          const counts = new Float64Array(y.length)
-          if (layer.kind === 'maxPool') y.fill(-Infinity)
-          for (const [o, i] of windows(layer, inputs[index])) {
-            for (let c = 0; c < channels; c++) {
-              const to = o * channels + c
-              const value = x[i * channels + c]
-              counts[to]++
-              if (layer.kind !== 'maxPool') y[to] += value
-              else if (value > y[to]) {
-                y[to] = value
-                taken[to] = i * channels + c
-              }
-            }
-          }
-          const average = layer.kind === 'averagePool' || layer.kind === 'globalAveragePool'
-          if (average) y.forEach((v, i) => (y[i] = v / counts[i]))
-          backs.push((dy) => {
-            const out = dx()
-            if (layer.kind === 'maxPool') taken.forEach((i, o) => (out[i] += dy[o]))
-            else {
-              for (const [o, i] of windows(layer, inputs[index])) {
-                for (let c = 0; c < channels; c++) {
-                  const d = dy[o * channels + c]
-                  out[i * channels + c] += average ? d / counts[o * channels + c] : d
-                }
-              }
-            }
-            return out
-          })
-        }
+        case 'dropout':
+          return drop(layer.rate, x, masks?.values[dropouts++], sample)
+        default:
+          return pool(layer, inputs[index], x, size)
       }
-      activations.push(y)
+    }
+    const passes = model.layers.map((layer, index) => {
+      const passed = pass(layer, index)
+      x = passed.y
+      return passed
     })
 
-    const own = activations.at(-1)!
-    logits.set(own, sample * model.classes)
-    const dLogits = new Float64Array(model.classes)
-    const result = crossEntropy(
-      model.head,
-      own,
-      batch.labels.subarray(sample, sample + 1),
-      1,
-      model.classes,
-      dLogits,
-      { loss: 0, correct: 0 },
-    )
+    logits.set(x, sample * model.classes)
+    let dy: Float64Array = new Float64Array(model.classes)
+    const labels = batch.labels.subarray(sample, sample + 1)
+    const result = crossEntropy(model.head, x, labels, 1, model.classes, dy, { loss: 0, correct: 0 })
     totals.loss += result.loss
     totals.correct += result.correct
-    let dy: Float64Array = dLogits
-    for (const back of backs.reverse()) dy = back(dy)
+    for (const { back } of passes.reverse()) dy = back(dy)
   }
   return { ...totals, gradient, logits }
 }
