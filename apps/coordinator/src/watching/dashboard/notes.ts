@@ -1,6 +1,6 @@
 import { verdictText } from '@convoy/convergence'
 import type { LiveNote } from '@convoy/protocol'
-import { FOR_WORKERS, LEFT, type RunEvent } from '../events.ts'
+import { FOR_WORKERS, LEFT, type RunEvent } from '../../events.ts'
 
 const percent = (share: number) => `${(100 * share).toFixed(2)} %`
 

@@ -6,22 +6,30 @@ import { mkdir, readFile, rm } from 'node:fs/promises'
 import { arch, availableParallelism, cpus, hostname, release, totalmem, type } from 'node:os'
 import path from 'node:path'
 import { setFlagsFromString } from 'node:v8'
-import manifest from '../package.json' with { type: 'json' }
+import manifest from '../../package.json' with { type: 'json' }
 import { CheckpointStore, exists, writeDurably } from './checkpoints.ts'
-import { Cluster } from './cluster.ts'
-import { dataSchema, shareOf, trainingSchema, type CoordinatorConfig, type TrainingConfig } from './config.ts'
-import type { Machine, Report, RunEvent } from './events.ts'
+import { Cluster } from '../cluster/index.ts'
+import {
+  dataSchema,
+  shareOf,
+  trainingSchema,
+  type CoordinatorConfig,
+  type TrainingConfig,
+} from '../config.ts'
+import type { Machine, Report, RunEvent } from '../events.ts'
 import { initialParameters } from './initial.ts'
-import { LineFile } from './lines.ts'
-import { Metrics } from './metrics.ts'
-import { numericsText, type NumericsClass } from './numerics.ts'
-import { readMetrics } from './dashboard/archive.ts'
-import { Dashboard } from './dashboard/dashboard.ts'
-import { History } from './dashboard/history.ts'
-import { QuietLog } from './quiet.ts'
-import { CoordinatorServer, isLoopback, type Hall } from './server.ts'
-import { TensorBoardLog } from './tensorboard.ts'
-import { parametersSha256, Training, type Rewind, type State, type Test } from './training.ts'
+import {
+  LineFile,
+  Metrics,
+  readMetrics,
+  Dashboard,
+  History,
+  QuietLog,
+  TensorBoardLog,
+} from '../watching/index.ts'
+import { numericsText, type NumericsClass } from '../numerics.ts'
+import { CoordinatorServer, isLoopback, type Hall } from '../server/index.ts'
+import { parametersSha256, Training, type Rewind, type State, type Test } from '../training/index.ts'
 
 export type DoneEvent = Extract<RunEvent, { event: 'done' }>
 

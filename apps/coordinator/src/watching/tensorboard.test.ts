@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { RunEvent } from './events.ts'
+import type { RunEvent } from '../events.ts'
 import { TensorBoardLog } from './tensorboard.ts'
 
 /** A python that has tensorboard: CONVOY_TENSORBOARD_PYTHON, or python3. */

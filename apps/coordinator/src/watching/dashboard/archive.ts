@@ -1,7 +1,7 @@
 import type { LiveSummary } from '@convoy/protocol'
 import { open, readdir, stat } from 'node:fs/promises'
 import path from 'node:path'
-import type { RunEvent } from '../events.ts'
+import type { RunEvent } from '../../events.ts'
 import { short } from './curves.ts'
 import { History } from './history.ts'
 

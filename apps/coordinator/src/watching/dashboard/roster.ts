@@ -1,6 +1,6 @@
 import type { LiveWorker, LiveWorkerState } from '@convoy/protocol'
-import type { Cluster } from '../cluster.ts'
-import { LEFT, type RunEvent } from '../events.ts'
+import type { Cluster } from '../../cluster/index.ts'
+import { LEFT, type RunEvent } from '../../events.ts'
 
 /** Seconds over which speed, share and blame are taken. */
 const LATELY = 10

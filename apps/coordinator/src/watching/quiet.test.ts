@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import type { RunEvent } from './events.ts'
+import type { RunEvent } from '../events.ts'
 import { QuietLog } from './quiet.ts'
 
 it('QuietLog tells the first of many, then how many more there were, and everything else', () => {

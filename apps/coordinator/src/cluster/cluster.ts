@@ -1,7 +1,7 @@
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { cover, split } from '@convoy/reduction'
-import { FOR_WORKERS, LEFT, type Report } from './events.ts'
+import { FOR_WORKERS, LEFT, type Report } from '../events.ts'
 import { agreed, Jury, voteOf, type Vote } from './jury.ts'
 import { Member, type Assignment } from './member.ts'
 import { median, type Pace } from './pace.ts'

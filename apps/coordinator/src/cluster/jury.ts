@@ -1,7 +1,7 @@
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { createHash } from 'node:crypto'
 import type { Member } from './member.ts'
-import { numericsText } from './numerics.ts'
+import { numericsText } from '../numerics.ts'
 import type { WorkerRecords } from './records.ts'
 
 /** One worker's answer to a node that is verified. */

@@ -11,8 +11,8 @@ import {
 } from '@convoy/weights'
 import path from 'node:path'
 import { exists, readCheckpoint, writeDurably, type Checkpoint } from './checkpoints.ts'
-import type { TrainingConfig } from './config.ts'
-import { parametersSha256 } from './training.ts'
+import type { TrainingConfig } from '../config.ts'
+import { parametersSha256 } from '../training/index.ts'
 
 /** A checkpoint's parameters, as those of any weights file. Throws E_WEIGHTS_FILE where it does not say of which network. */
 export function checkpointWeights(checkpoint: Checkpoint, file: string): WeightsFile {

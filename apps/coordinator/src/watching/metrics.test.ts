@@ -1,8 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import type { Cluster } from './cluster.ts'
+import { type Cluster, Tally } from '../cluster/index.ts'
 import { Metrics } from './metrics.ts'
-import { Tally } from './tally.ts'
 
 const tallies = new Map([['a', Object.assign(new Tally(), { samples: 96, waitedFor: 1.5 })]])
 const cluster = { size: 2, wasted: 32, traffic: { sent: 100, received: 50 }, tallies } as unknown as Cluster
@@ -81,7 +80,7 @@ describe('Metrics', () => {
   ])('has every figure that k8s/%s asks for', async (file) => {
     const text = await new Metrics({ cluster, workersWanted: () => 3 }).text()
     const known = [...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name)
-    const asked = readFileSync(new URL(`../../../k8s/${file}`, import.meta.url), 'utf8').match(
+    const asked = readFileSync(new URL(`../../../../k8s/${file}`, import.meta.url), 'utf8').match(
       /\bconvoy_\w+/g,
     )
     expect(asked?.length).toBeGreaterThan(0)

@@ -2,7 +2,7 @@ import type { Dataset, Split } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { argmax, crossEntropy, type ModelSpec } from '@convoy/model'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
-import type { Job, WorkRequest } from './cluster.ts'
+import type { Job, WorkRequest } from '../cluster/index.ts'
 import { Samples } from './samples.ts'
 
 /** Images in one piece of work. */

@@ -1,6 +1,6 @@
 import { Counter, Gauge, Registry } from 'prom-client'
-import type { Cluster } from './cluster.ts'
-import { SILENT, type RunEvent } from './events.ts'
+import type { Cluster } from '../cluster/index.ts'
+import { SILENT, type RunEvent } from '../events.ts'
 
 /** Workers that are counted under their own names. */
 const MOST_LABELS = 1_024

@@ -1,6 +1,6 @@
 import { encodeFrame, type CoordinatorMessage, type MessageOf, type WorkerMessage } from '@convoy/protocol'
 import type { WebSocket } from 'ws'
-import type { NumericsClass } from './numerics.ts'
+import type { NumericsClass } from '../numerics.ts'
 import { Pace } from './pace.ts'
 import { Tally } from './tally.ts'
 import type { ParameterFrame } from './parameters.ts'

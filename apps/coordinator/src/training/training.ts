@@ -5,16 +5,13 @@ import { ConvoyError } from '@convoy/errors'
 import { trainedLayout, trainedRanges, type ModelSpec, type TrainedRange } from '@convoy/model'
 import { learningRate, NesterovSgd, type Schedule } from '@convoy/optim'
 import { createHash } from 'node:crypto'
-import { WorkersWanted } from './autoscale.ts'
+import { WorkersWanted, type Cluster, Parameters } from '../cluster/index.ts'
 import { Batch } from './batch.ts'
-import type { Checkpoint } from './checkpoints.ts'
-import type { Cluster } from './cluster.ts'
-import type { TrainingConfig } from './config.ts'
+import type { TrainingConfig } from '../config.ts'
 import { DivergenceGuard, type Divergence, type GuardState } from './divergence.ts'
 import { Evaluation, type Score } from './evaluation.ts'
-import type { Report } from './events.ts'
+import type { Report } from '../events.ts'
 import { Ledger, type Entry } from './ledger.ts'
-import { Parameters } from './parameters.ts'
 
 /** The most workers that are ever wanted. */
 const MOST_WORKERS = 64
@@ -81,7 +78,11 @@ export interface Test {
 }
 
 /** A state to start from; what it does not say is as at the beginning. */
-export type State = Pick<Checkpoint, 'parameters' | 'velocity'> & Partial<Progress>
+export interface State extends Partial<Progress> {
+  /** float32, one for each parameter, as are the velocities. */
+  readonly parameters: Float32Array
+  readonly velocity: Float32Array
+}
 
 function progressOf(start: State): Progress {
   const { step = 0, epoch = 0, epochLoss = 0, epochCorrect = 0, epochSamples = 0, seconds = 0 } = start

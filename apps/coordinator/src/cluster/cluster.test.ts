@@ -2,8 +2,8 @@ import { decodeFrame, type CoordinatorMessage, type MessageOf, type WorkerMessag
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Cluster } from './cluster.ts'
-import type { RunEvent } from './events.ts'
-import { frame, gradientJob } from './fixtures.ts'
+import type { RunEvent } from '../events.ts'
+import { frame, gradientJob } from '../fixtures.ts'
 import { Member } from './member.ts'
 
 /** A worker whose connection only hands on what it is sent. */

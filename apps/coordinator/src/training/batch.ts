@@ -3,7 +3,7 @@ import { leafCount, leafRange, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { ReductionTree } from '@convoy/reduction'
-import type { Job, WorkRequest } from './cluster.ts'
+import type { Job, WorkRequest } from '../cluster/index.ts'
 import type { Entry } from './ledger.ts'
 import { Samples } from './samples.ts'
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { History } from './history.ts'
-import type { RunEvent } from '../events.ts'
+import type { RunEvent } from '../../events.ts'
 
 const start: RunEvent = {
   ...{ event: 'start', run: 'r', model: 'm', parameters: 1, data: 'd', origin: 'o', trainImages: 100 },

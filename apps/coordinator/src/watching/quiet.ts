@@ -1,5 +1,5 @@
-import type { Report, RunEvent } from './events.ts'
-import { Budget } from './limits.ts'
+import type { Report, RunEvent } from '../events.ts'
+import { Budget } from '../server/index.ts'
 
 /** Events that peers can bring about as often as they like. */
 const provoked: ReadonlySet<RunEvent['event']> = new Set([

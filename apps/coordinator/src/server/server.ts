@@ -12,15 +12,19 @@ import {
 } from '@convoy/protocol'
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { createServer as createHttpServer, type IncomingMessage, type Server } from 'node:http'
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import { isIPv6, type AddressInfo, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { WebSocketServer, type WebSocket } from 'ws'
-import type { Cluster } from './cluster.ts'
-import type { ServerConfig } from './config.ts'
-import type { Dashboard } from './dashboard/dashboard.ts'
-import { SILENT } from './events.ts'
+import { type Cluster, Member } from '../cluster/index.ts'
+import type { ServerConfig } from '../config.ts'
+import { SILENT } from '../events.ts'
 import {
   Budget,
   dismiss,
@@ -34,7 +38,6 @@ import {
   mostChunks,
   UNASKED,
 } from './limits.ts'
-import { Member } from './member.ts'
 
 /** Bytes that a message may have beyond its payload. */
 const MARGIN = 1 << 16
@@ -44,6 +47,14 @@ export interface Page {
   readonly status: number
   readonly type: string
   readonly body: string
+}
+
+/** A web page with files of its own, and a WebSocket at `/live`. */
+export interface Site {
+  /** Answers an HTTP request; false where it has nothing at that path. */
+  serve(request: IncomingMessage, response: ServerResponse): boolean
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
+  close(): void
 }
 
 /** What the server needs to know of the run. */
@@ -60,7 +71,7 @@ export interface Hall {
   /** Answers a plain HTTP request; undefined where there is nothing at that path. */
   page(path: string): Page | undefined | Promise<Page>
   /** The web page, where there is one. */
-  readonly dashboard?: Dashboard
+  readonly dashboard?: Site
 }
 
 /** Whether an address is reachable from this machine only. */

@@ -8,7 +8,7 @@ import type {
   LiveWorker,
   LiveSpeeds,
 } from '@convoy/protocol'
-import type { RunEvent } from '../events.ts'
+import type { RunEvent } from '../../events.ts'
 import { Window } from '@convoy/convergence'
 import { Curves, short, type CurvePoint } from './curves.ts'
 import { noteOf } from './notes.ts'

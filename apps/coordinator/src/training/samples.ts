@@ -1,5 +1,5 @@
 import type { Split } from '@convoy/data'
-import type { WorkRequest } from './cluster.ts'
+import type { WorkRequest } from '../cluster/index.ts'
 
 /** Gathers samples of a split for a `work` message, into arrays that it reuses. */
 export class Samples {

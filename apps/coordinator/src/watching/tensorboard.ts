@@ -1,7 +1,7 @@
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, truncateSync, writeSync } from 'node:fs'
 import { hostname } from 'node:os'
 import path from 'node:path'
-import type { RunEvent } from './events.ts'
+import type { RunEvent } from '../events.ts'
 
 /**
  * TensorBoard's event files. A file is a row of TFRecords (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details),

@@ -1,12 +1,11 @@
 import { prepare, type Dataset, type PreprocessingSpec, type Split } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { parameterLayout, type ModelSpec } from '@convoy/model'
-import { Cluster } from './cluster.ts'
-import type { TrainingConfig } from './config.ts'
-import { Evaluation, scoreOf, type Score } from './evaluation.ts'
-import type { Report } from './events.ts'
-import { Parameters } from './parameters.ts'
-import { CoordinatorServer } from './server.ts'
+import { Cluster, Parameters } from '../cluster/index.ts'
+import type { TrainingConfig } from '../config.ts'
+import { Evaluation, scoreOf, type Score } from '../training/index.ts'
+import type { Report } from '../events.ts'
+import { CoordinatorServer } from '../server/index.ts'
 
 export interface Evaluated {
   readonly score: Score

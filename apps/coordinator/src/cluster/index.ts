@@ -1,0 +1,5 @@
+export { WorkersWanted } from './autoscale.ts'
+export { Cluster, type Job, type WorkRequest } from './cluster.ts'
+export { Member } from './member.ts'
+export { Parameters, type ParameterFrame } from './parameters.ts'
+export { Tally } from './tally.ts'
