@@ -1,6 +1,7 @@
+import { cover } from '@convoy/reduction'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { cutLeaves } from './plan.ts'
+import { cutLeaves, nodesOf } from './plan.ts'
 
 describe('cutLeaves', () => {
   it('cuts by speed', () => {
@@ -32,6 +33,31 @@ describe('cutLeaves', () => {
                 ).flat()
           const best = Math.min(...all(leaves, rates.length).map(ends))
           expect(ends(shares)).toBeCloseTo(best, 9)
+        },
+      ),
+    )
+  })
+})
+
+describe('nodesOf', () => {
+  it('covers the leaves in their order by nodes of the tree, none larger than is allowed', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 200 }),
+        fc.nat(199),
+        fc.nat(199),
+        fc.integer({ min: 0, max: 6 }),
+        (units, a, b, power) => {
+          const [lo, hi] = [Math.min(a, b) % units, (Math.max(a, b) % units) + 1].sort((x, y) => x - y)
+          const largest = 2 ** power
+          let next = lo
+          for (const [from, to] of nodesOf(lo, hi, { units, largest })) {
+            expect(from).toBe(next)
+            expect(to - from).toBeLessThanOrEqual(largest)
+            expect([...cover(from, to, units)]).toEqual([[from, to]])
+            next = to
+          }
+          expect(next).toBe(hi)
         },
       ),
     )

@@ -1,3 +1,5 @@
+import { cover, split } from '@convoy/reduction'
+
 /**
  * Cuts the leaves of a batch among workers so that the last one is done as early as possible.
  *
@@ -22,4 +24,20 @@ export function cutLeaves(
     shares[best]++
   }
   return shares
+}
+
+/** The fewest tree nodes that cover leaves [lo, hi) of `units`, none of more than `largest` leaves. */
+export function* nodesOf(
+  lo: number,
+  hi: number,
+  job: { readonly units: number; readonly largest: number },
+): Generator<readonly [number, number]> {
+  for (const [from, to] of cover(lo, hi, job.units)) {
+    if (to - from <= job.largest) yield [from, to]
+    else {
+      const middle = split(from, to)
+      yield* nodesOf(from, middle, job)
+      yield* nodesOf(middle, to, job)
+    }
+  }
 }

@@ -30,6 +30,12 @@ export class WorkerRecords {
   readonly #tallies = new Map<string, Tally>()
   /** Bytes to and from workers that are not remembered any more. */
   readonly #forgotten = { sent: 0, received: 0 }
+  readonly #resumed: boolean
+
+  /** @param resumed Whether the run began in another process, so that it is not known here who took part before. */
+  constructor(resumed = false) {
+    this.#resumed = resumed
+  }
 
   get size(): number {
     return this.#records.size
@@ -103,7 +109,7 @@ export class WorkerRecords {
   took(name: string, step: number | undefined): void {
     const record = this.#records.get(name)!
     record.strikes = 0
-    record.since ??= step
+    if (step !== undefined) record.since ??= this.#resumed ? 0 : step
   }
 
   /** Counts something unusable. Returns for how many seconds the worker is set aside by it, if it is. */
