@@ -1,7 +1,7 @@
 import { prepare, type Dataset, type PreprocessingSpec, type Split } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { parameterLayout, type ModelSpec } from '@convoy/model'
-import { Cluster, Parameters } from '../cluster/index.ts'
+import { Cluster, Parameters, type ParameterFrame } from '../cluster/index.ts'
 import type { TrainingConfig } from '../config.ts'
 import { Evaluation, scoreOf, type Score } from '../training/index.ts'
 import type { Report } from '../events.ts'
@@ -35,19 +35,88 @@ function mirrored(split: Split, [height, width, channels]: Dataset['shape']): Sp
 const WARM_UP = 1_000
 
 /** An evaluation that is open for workers on this machine. */
-export interface OpenEvaluation {
+export class OpenEvaluation {
   readonly url: string
+  readonly #model: ModelSpec
+  readonly #dataset: Dataset
+  readonly #frame: ParameterFrame
+  readonly #cluster: Cluster
+  readonly #server: CoordinatorServer
+  readonly #report: Report
+
+  constructor(
+    url: string,
+    server: CoordinatorServer,
+    cluster: Cluster,
+    model: ModelSpec,
+    parameters: Float32Array,
+    dataset: Dataset,
+    report: Report,
+  ) {
+    this.url = url
+    this.#server = server
+    this.#cluster = cluster
+    this.#model = model
+    this.#frame = new Parameters(parameters, 0).current
+    this.#dataset = dataset
+    this.#report = report
+  }
+
   /** Evaluates the whole test set; undefined where it was stopped. With `flip`, also with each image's mirror image. */
-  run(flip?: boolean): Promise<Evaluated | undefined>
-  stop(): void
-  close(): Promise<void>
+  async run(flip = false): Promise<Evaluated | undefined> {
+    const { test, shape } = this.#dataset
+    const speed = new Speed()
+    const of = flip ? 2 * test.count : test.count
+    const evaluate = async (split: Split, before: number) => {
+      const set = { ...this.#dataset, test: split }
+      const evaluation = new Evaluation(this.#model, set, { epoch: 0, step: 0 }, (done) => {
+        speed.mark(before + done)
+        this.#report({ event: 'evaluating', done: before + done, of })
+      })
+      return (await this.#cluster.compute(evaluation, this.#frame)) ? evaluation : undefined
+    }
+    const plain = await evaluate(test, 0)
+    if (!plain) return undefined
+    const mirror = flip ? await evaluate(mirrored(test, shape), test.count) : undefined
+    if (flip && !mirror) return undefined
+    const score = { score: plain.score(), logits: plain.logits, imagesPerSecond: speed.imagesPerSecond }
+    if (!mirror) return score
+    const means = plain.logits.map((logit, i) => (logit + mirror.logits[i]) / 2)
+    return { ...score, flipped: scoreOf(this.#model, test, means) }
+  }
+
+  stop(): void {
+    this.#cluster.abandon()
+  }
+
+  async close(): Promise<void> {
+    this.#cluster.dispose()
+    await this.#server.close('the evaluation is over')
+  }
+}
+
+/** Images a second from when all workers are at work: they come one after another, and the first answer of each includes making its plan. */
+class Speed {
+  #first: { at: number; done: number } | undefined
+  #last = { at: 0, done: 0 }
+
+  mark(done: number): void {
+    this.#last = { at: performance.now(), done }
+    if (done >= WARM_UP) this.#first ??= this.#last
+  }
+
+  /** NaN where nothing was measured. */
+  get imagesPerSecond(): number {
+    const [first, last] = [this.#first, this.#last]
+    return first && last.at > first.at ? (1000 * (last.done - first.done)) / (last.at - first.at) : NaN
+  }
 }
 
 /**
  * Opens a cluster on loopback that only evaluates.
  *
  * @param known How images are normalised, where the weights say it; else it is measured on the data set.
- * Throws E_MODEL where parameters, model and data set do not belong together.
+ * Throws E_WEIGHTS_FIT where parameters, model and data set do not belong together.
  */
 export async function openEvaluation(
   model: ModelSpec,
@@ -60,22 +129,13 @@ export async function openEvaluation(
   const { dataset, preprocessing } = known
     ? { dataset: raw, preprocessing: known }
     : await prepare(raw, config.preprocessing, {})
-  const { size } = parameterLayout(model)
-  if (parameters.length !== size || dataset.classes.length !== model.classes) {
-    throw new ConvoyError(
-      'E_WEIGHTS_FIT',
-      parameters.length === size
-        ? `the weights tell ${model.classes} classes apart; ${dataset.origin} has ${dataset.classes.length}`
-        : `the weights are ${parameters.length} numbers; ${model.name} has ${size}`,
-      'Give --data the set that the weights were trained on, or fine-tune them: `convoy train --data SOURCE --init FILE`.',
-    )
-  }
+  checkFit(model, parameters, dataset)
   const cluster = new Cluster(report)
   const server = new CoordinatorServer(
     { host: '127.0.0.1', port: 0 },
     {
       cluster,
-      largestPayload: 4 * size,
+      largestPayload: 4 * parameters.length,
       admit: () => ({
         run: 'evaluation',
         model,
@@ -91,48 +151,18 @@ export async function openEvaluation(
     },
   )
   const url = await server.listen()
-  const frame = new Parameters(parameters, 0).current
-  return {
-    url,
-    async run(flip = false) {
-      // The workers come one after another, and the first answer of each includes making its plan.
-      let first: { at: number; done: number } | undefined
-      let last = { at: 0, done: 0 }
-      const evaluate = async (set: Dataset, before: number) => {
-        const evaluation = new Evaluation(model, set, { epoch: 0, step: 0 }, (done, of) => {
-          last = { at: performance.now(), done: before + done }
-          if (last.done >= WARM_UP) first ??= last
-          report({ event: 'evaluating', done: before + done, of: flip ? 2 * of : of })
-        })
-        return (await cluster.compute(evaluation, frame)) ? evaluation : undefined
-      }
-      const plain = await evaluate(dataset, 0)
-      if (!plain) return undefined
-      const mirror = flip
-        ? await evaluate({ ...dataset, test: mirrored(dataset.test, dataset.shape) }, dataset.test.count)
-        : undefined
-      if (flip && !mirror) return undefined
-      const speed =
-        first && last.at > first.at ? (1000 * (last.done - first.done)) / (last.at - first.at) : NaN
-      return {
-        score: plain.score(),
-        logits: plain.logits,
-        imagesPerSecond: speed,
-        ...(mirror
-          ? {
-              flipped: scoreOf(
-                model,
-                dataset.test,
-                plain.logits.map((logit, i) => (logit + mirror.logits[i]) / 2),
-              ),
-            }
-          : {}),
-      }
-    },
-    stop: () => cluster.abandon(),
-    async close() {
-      cluster.dispose()
-      await server.close('the evaluation is over')
-    },
-  }
+  return new OpenEvaluation(url, server, cluster, model, parameters, dataset, report)
+}
+
+/** Throws E_WEIGHTS_FIT where parameters, model and data set do not belong together. */
+function checkFit(model: ModelSpec, { length }: Float32Array, { classes, origin }: Dataset): void {
+  const { size } = parameterLayout(model)
+  if (length === size && classes.length === model.classes) return
+  throw new ConvoyError(
+    'E_WEIGHTS_FIT',
+    length === size
+      ? `the weights tell ${model.classes} classes apart; ${origin} has ${classes.length}`
+      : `the weights are ${length} numbers; ${model.name} has ${size}`,
+    'Give --data the set that the weights were trained on, or fine-tune them: `convoy train --data SOURCE --init FILE`.',
+  )
 }

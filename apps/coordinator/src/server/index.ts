@@ -1,2 +1,4 @@
-export { Budget, HANDSHAKE, dismiss, hangUp } from './limits.ts'
-export { CoordinatorServer, isLoopback, type Hall } from './server.ts'
+export type { Hello, Page, Welcome } from './hall.ts'
+export { Budget, dismiss, HANDSHAKE, hangUp } from './limits.ts'
+export { CoordinatorServer, isLoopback } from './server.ts'
+export type { Hall } from './hall.ts'

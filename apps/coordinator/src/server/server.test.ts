@@ -8,7 +8,8 @@ import { Cluster } from '../cluster/index.ts'
 import { SILENT, type RunEvent } from '../events.ts'
 import { MAX_BEFORE_HELLO, MAX_PENDING, UNASKED } from './limits.ts'
 import { frame, gradientJob } from '../fixtures.ts'
-import { CoordinatorServer, type Hall } from './server.ts'
+import type { Hall } from './hall.ts'
+import { CoordinatorServer } from './server.ts'
 
 const token = 'a-secret-token'
 const numerics = {

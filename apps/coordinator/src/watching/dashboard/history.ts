@@ -60,21 +60,9 @@ export class History {
    */
   hear(event: RunEvent, time: number): LiveNote | undefined {
     switch (event.event) {
-      case 'start': {
-        const { model, parameters, data, trainImages, testImages, epochs, stepsPerEpoch, batchSize, seed } =
-          event
-        this.about = {
-          ...{ model, parameters, data, trainImages, testImages, epochs, stepsPerEpoch, batchSize, seed },
-          totalSteps: Math.min(epochs * stepsPerEpoch, event.steps ?? Infinity),
-        }
-        this.#step = event.resumedAt
-        this.#takeBack(event.resumedAt)
-        this.#epoch = Math.floor(event.resumedAt / stepsPerEpoch)
-        this.phase = 'waiting'
-        this.workers = 0
-        this.#spell = noSpell()
+      case 'start':
+        this.#hearStart(event)
         break
-      }
       case 'step':
         this.#hearStep(event)
         break
@@ -94,18 +82,9 @@ export class History {
         this.phase = 'testing'
         this.#tested = event.done
         break
-      case 'test': {
-        while (this.tests.length > 0 && this.tests.at(-1)!.step >= event.step) this.tests.pop()
-        this.tests.push({
-          step: event.step,
-          epoch: event.epoch,
-          accuracy: short(event.testAccuracy),
-          cost: short(event.testLoss),
-        })
-        this.#expectedEpoch = event.expectedEpoch ?? Infinity
-        if (this.phase === 'testing') this.phase = 'training'
+      case 'test':
+        this.#hearTest(event)
         break
-      }
       case 'workerJoined':
       case 'workerLeft':
         this.workers = event.workers
@@ -130,6 +109,32 @@ export class History {
     this.notes.push(note)
     if (this.notes.length > 2 * NOTES) this.notes.splice(0, NOTES)
     return note
+  }
+
+  #hearStart(event: Extract<RunEvent, { event: 'start' }>): void {
+    const { model, parameters, data, trainImages, testImages, epochs, stepsPerEpoch, batchSize, seed } = event
+    this.about = {
+      ...{ model, parameters, data, trainImages, testImages, epochs, stepsPerEpoch, batchSize, seed },
+      totalSteps: Math.min(epochs * stepsPerEpoch, event.steps ?? Infinity),
+    }
+    this.#step = event.resumedAt
+    this.#takeBack(event.resumedAt)
+    this.#epoch = Math.floor(event.resumedAt / stepsPerEpoch)
+    this.phase = 'waiting'
+    this.workers = 0
+    this.#spell = noSpell()
+  }
+
+  #hearTest(event: Extract<RunEvent, { event: 'test' }>): void {
+    while (this.tests.length > 0 && this.tests.at(-1)!.step >= event.step) this.tests.pop()
+    this.tests.push({
+      step: event.step,
+      epoch: event.epoch,
+      accuracy: short(event.testAccuracy),
+      cost: short(event.testLoss),
+    })
+    this.#expectedEpoch = event.expectedEpoch ?? Infinity
+    if (this.phase === 'testing') this.phase = 'training'
   }
 
   #hearStep(event: Extract<RunEvent, { event: 'step' }>): void {
