@@ -27,7 +27,7 @@ export class Member {
   readonly engine: string
   readonly numerics: NumericsClass
   readonly holdsData: boolean
-  /** Outlives reconnections: the roster hands it on to the next connection of the same worker. */
+  /** Outlives reconnections: the cluster hands it on to the next connection of the same worker. */
   readonly pace: Pace
   readonly tally: Tally
   readonly socket: WebSocket
