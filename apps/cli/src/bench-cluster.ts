@@ -61,7 +61,7 @@ async function openCluster(config: Config, dataset: Dataset, workers: { count: n
       const all = await Promise.all([...local.pids.values()].map(residentMegabytes))
       return { worker: Math.max(...all), coordinator: process.memoryUsage().rss / 1e6 }
     },
-    batchSize: run.training.batchSize,
+    batchSize: run.training.length.batchSize,
     async close() {
       local.expectEnd()
       await run.close('the measurement is over')

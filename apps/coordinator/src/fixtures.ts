@@ -1,6 +1,5 @@
 import { encodeFrame } from '@convoy/protocol'
-import type { Job } from './cluster.ts'
-import type { ParameterFrame } from './parameters.ts'
+import type { Job, ParameterFrame } from './cluster/index.ts'
 
 // What tests compute.
 

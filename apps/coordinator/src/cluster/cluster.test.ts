@@ -1,0 +1,289 @@
+import { decodeFrame, type CoordinatorMessage, type MessageOf, type WorkerMessage } from '@convoy/protocol'
+import fc from 'fast-check'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { Cluster } from './cluster.ts'
+import type { RunEvent } from '../events.ts'
+import { frame, gradientJob } from '../fixtures.ts'
+import { Member } from './member.ts'
+
+/** A worker whose connection only hands on what it is sent. */
+function member(name: string, send: (bytes: Uint8Array) => void = () => {}): Member {
+  const numerics = {
+    ...{ engine: 'none', version: '1', precision: 'float32', instructionSet: 'none', threads: 1 },
+  }
+  const hello = { instance: name, engine: 'none', numerics } as ConstructorParameters<typeof Member>[0]
+  const socket = { readyState: 1, OPEN: 1, send, terminate() {} } as unknown as Member['socket']
+  return new Member(hello, name, socket, true)
+}
+
+/** A gradient of all three leaves, or as many as a worker is given. */
+const job = (step: number) => gradientJob(step, () => {})
+
+/** Has a worker answer all that it was asked. */
+function answer(worker: Member): void {
+  for (const { id, step, lo, hi, samples: count } of [...worker.assignments.values()]) {
+    const header = { kind: 'gradient', id, step, lo, hi, count, loss: 0, correct: 0, seconds: 1 } as const
+    cluster.answer(worker, header, new Uint8Array())
+  }
+}
+
+let events: RunEvent[]
+let cluster: Cluster
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['performance', 'setInterval', 'clearInterval'] })
+  events = []
+  cluster = new Cluster((event) => events.push(event))
+})
+afterEach(() => {
+  cluster.dispose()
+  vi.useRealTimers()
+})
+
+const of = (...kinds: string[]) => events.filter(({ event }) => kinds.includes(event))
+
+describe('a worker that compiles without end', () => {
+  it('is named once after a minute, and the run says what it waits for', () => {
+    cluster.join(member('slow'))
+    void cluster.compute(job(4), frame)
+    vi.advanceTimersByTime(59_000)
+    expect(of('workerStalled', 'waiting')).toEqual([])
+    vi.advanceTimersByTime(60_000)
+    expect(of('workerStalled', 'waiting')).toEqual([
+      {
+        event: 'workerStalled',
+        worker: 'slow',
+        waited: expect.closeTo(60, 0) as number,
+        step: 4,
+        compiling: true,
+      },
+      { event: 'waiting', reason: 'slow is still compiling the model; the run goes on when one answers' },
+    ])
+    expect(cluster.tallies.get('slow')!.stalls).toBe(1)
+  })
+
+  it('is given work when it has compiled after all', () => {
+    const slow = member('slow')
+    cluster.join(slow)
+    void cluster.compute(job(4), frame)
+    vi.advanceTimersByTime(61_000)
+    cluster.ready(slow)
+    expect(of('workerRecovered')).toHaveLength(1)
+    expect(slow.assignments.size).toBe(1)
+  })
+
+  it('does not keep the others waiting', async () => {
+    const quick = member('quick')
+    cluster.join(member('slow'))
+    cluster.join(quick)
+    cluster.ready(quick)
+    for (let step = 1; step <= 2; step++) {
+      const done = cluster.compute(job(step), frame)
+      vi.advanceTimersByTime(40_000)
+      answer(quick)
+      expect(await done).toBe(true)
+    }
+    expect(of('workerStalled')).toMatchObject([{ worker: 'slow', compiling: true }])
+    expect(of('waiting')).toEqual([])
+  })
+})
+
+describe('waiting for workers', () => {
+  it('is measured, with their compiling, without their computing, and begins anew with each job', async () => {
+    const first = cluster.compute(job(1), frame)
+    expect(of('waiting')).toHaveLength(1)
+    vi.advanceTimersByTime(7_000)
+    const late = member('late')
+    cluster.join(late)
+    vi.advanceTimersByTime(2_000)
+    cluster.ready(late)
+    vi.advanceTimersByTime(3_000)
+    answer(late)
+    expect(await first).toBe(true)
+    expect(cluster.waited).toBe(9_000)
+    const second = cluster.compute(job(2), frame)
+    vi.advanceTimersByTime(1_000)
+    answer(late)
+    expect(await second).toBe(true)
+    expect(cluster.waited).toBe(0)
+  })
+
+  it('does not go on from a job that was given up', async () => {
+    const first = cluster.compute(job(1), frame)
+    vi.advanceTimersByTime(5_000)
+    cluster.abandon()
+    expect(await first).toBe(false)
+    vi.advanceTimersByTime(5_000)
+    const second = cluster.compute(job(1), frame)
+    vi.advanceTimersByTime(1_000)
+    const late = member('late')
+    cluster.join(late)
+    cluster.ready(late)
+    answer(late)
+    expect(await second).toBe(true)
+    expect(cluster.waited).toBe(1_000)
+  })
+})
+
+/** A worker that does what it is asked, leaf by leaf, over a line on which messages wait until they are let through. */
+class Honest {
+  member!: Member
+  readonly #toWorker: CoordinatorMessage[] = []
+  readonly #toCoordinator: WorkerMessage[] = []
+  readonly #queue: { work: MessageOf<CoordinatorMessage, 'work'>; left: number }[] = []
+  readonly #name: string
+
+  constructor(name: string) {
+    this.#name = name
+    this.connect()
+  }
+
+  /** A new connection; the old one is gone, with all that was under way. */
+  connect(): void {
+    if (this.member) cluster.leave(this.member, 'connection closed')
+    for (const list of [this.#toWorker, this.#toCoordinator, this.#queue]) list.length = 0
+    this.member = member(this.#name, (bytes) => {
+      this.#toWorker.push(decodeFrame(bytes).header as CoordinatorMessage)
+    })
+    cluster.join(this.member)
+    cluster.ready(this.member)
+  }
+
+  /** Takes the next message in. */
+  hear(): void {
+    const message = this.#toWorker.shift()
+    if (message?.kind === 'work') this.#queue.push({ work: message, left: message.hi - message.lo })
+    if (message?.kind !== 'cancel') return
+    const { id, step, lo, hi } = message
+    const at = this.#queue.findIndex(({ work }) => work.id === id)
+    if (at < 0) return
+    this.#queue.splice(at, 1)
+    this.#toCoordinator.push({ kind: 'failed', id, step, lo, hi, why: 'cancelled' })
+  }
+
+  /** Computes a leaf; after the last of a request, answers it. */
+  compute(): void {
+    const [request] = this.#queue
+    if (!request || --request.left > 0) return
+    this.#queue.shift()
+    const { id, step, lo, hi, count } = request.work
+    this.#toCoordinator.push({ kind: 'gradient', id, step, lo, hi, count, loss: 0, correct: 0, seconds: 1 })
+  }
+
+  /** Has its next message heard. */
+  tell(): void {
+    const message = this.#toCoordinator.shift()
+    if (message && 'id' in message) expect(this.member.awaits(message.id)).toBe(true)
+    if (message?.kind === 'gradient') cluster.answer(this.member, message, new Uint8Array())
+    else if (message?.kind === 'failed') cluster.failed(this.member, message)
+  }
+
+  /** Does so many leaves, 10 ms each. */
+  work(leaves: number): void {
+    for (let leaf = 0; leaf < leaves; leaf++) {
+      this.hear()
+      vi.advanceTimersByTime(10)
+      this.compute()
+      this.tell()
+    }
+  }
+}
+
+const LEAVES = 21
+
+describe('workers that come, go, are late and are cancelled', () => {
+  /** A job of `LEAVES` leaves, and which of them were taken. */
+  function bigJob(step: number) {
+    const taken: number[] = []
+    const job = gradientJob(step, (node) => {
+      const [lo, hi] = node.split('-').map(Number)
+      for (let leaf = lo; leaf < hi; leaf++) taken.push(leaf)
+    })
+    return { job: { ...job, units: LEAVES }, taken }
+  }
+
+  const all = [...Array(LEAVES).keys()]
+  const sorted = (taken: readonly number[]) => taken.slice().sort((a, b) => a - b)
+
+  /** Has workers do a step, after which their speeds are known. */
+  async function warmUp(...workers: Honest[]): Promise<void> {
+    const done = cluster.compute(bigJob(1).job, frame)
+    for (let turn = 0; turn < 100; turn++) for (const worker of workers) worker.work(1)
+    expect(await done).toBe(true)
+  }
+
+  it('do what another is late with, though whoever did it first is lost', async () => {
+    const [late, lost] = [new Honest('late'), new Honest('lost')]
+    await warmUp(late, lost)
+    const { job, taken } = bigJob(2)
+    const done = cluster.compute(job, frame)
+    lost.work(60)
+    vi.advanceTimersByTime(200)
+    expect(late.member.state).toBe('stalled')
+    lost.hear()
+    cluster.leave(lost.member, 'connection closed')
+    new Honest('third').work(500)
+    expect(sorted(taken)).toEqual(all)
+    expect(await done).toBe(true)
+  })
+
+  it('do each leaf once, whatever is heard when', async () => {
+    const of3 = (what: 'hear' | 'compute' | 'tell' | 'connect' | 'abandon') =>
+      fc.record({ what: fc.constant(what), who: fc.nat(2) })
+    const action = fc.oneof(
+      { weight: 30, arbitrary: of3('hear') },
+      { weight: 20, arbitrary: of3('compute') },
+      { weight: 30, arbitrary: of3('tell') },
+      { weight: 3, arbitrary: fc.record({ what: fc.constant('wait' as const), who: fc.nat(2_000) }) },
+      { weight: 1, arbitrary: of3('connect') },
+      { weight: 1, arbitrary: of3('abandon') },
+    )
+    const actions = fc.array(action, { maxLength: 400, size: 'max' })
+    await fc.assert(
+      fc.asyncProperty(actions, fc.boolean(), async (actions, stuck) => {
+        cluster.dispose()
+        events = []
+        cluster = new Cluster((event) => events.push(event))
+        const workers = ['a', 'b', 'c'].map((name) => new Honest(name))
+        await warmUp(...workers)
+        let step = 1
+        let at: ReturnType<typeof bigJob>
+        let done: Promise<boolean>
+        let over: boolean
+        const next = () => {
+          at = bigJob(++step)
+          over = false
+          done = cluster.compute(at.job, frame)
+          void done.then((value) => (over = value))
+        }
+        const check = () => {
+          expect(sorted(at.taken)).toEqual(all)
+          for (const { member } of workers) expect(member.assignments.size).toBe(0)
+        }
+        next()
+        for (const { what, who } of actions) {
+          if (what === 'wait') vi.advanceTimersByTime(who)
+          else if (what === 'abandon') {
+            cluster.abandon()
+            await done!
+            next()
+          } else workers[who][what]()
+          await Promise.resolve()
+          if (!over!) continue
+          check()
+          next()
+        }
+        // One may never do anything again; the others do its part.
+        for (let turn = 0; turn < 20_000 && !over!; turn++) {
+          for (const worker of stuck ? workers.slice(1) : workers) worker.work(1)
+          // Of a worker of which nothing is known, one is patient.
+          vi.advanceTimersByTime(100)
+          await Promise.resolve()
+        }
+        expect(over!).toBe(true)
+        check()
+        expect(of('refused')).toEqual([])
+      }),
+      { numRuns: 200 },
+    )
+  })
+})

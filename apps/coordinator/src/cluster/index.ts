@@ -1,0 +1,6 @@
+export { WorkersWanted } from './autoscale.ts'
+export { Cluster } from './cluster.ts'
+export type { Job, WorkRequest } from './job.ts'
+export { Member } from './member.ts'
+export { Parameters, type ParameterFrame } from './parameters.ts'
+export { Tally } from './tally.ts'

@@ -1,0 +1,30 @@
+import type { MessageOf, WorkerMessage } from '@convoy/protocol'
+
+export type Gradient = MessageOf<WorkerMessage, 'gradient'>
+export type Answer = Gradient | MessageOf<WorkerMessage, 'evaluation'>
+
+/** One pass over the workers: the gradient of a batch, or the evaluation of a test set. */
+export interface Job {
+  readonly task: 'gradient' | 'evaluate'
+  readonly epoch: number
+  readonly step: number
+  /** Leaves of the batch, or chunks of the test set. */
+  readonly units: number
+  /** The largest node that is handed out whole. */
+  readonly largest: number
+  /** Whether all is planned at once by measured speed (a batch) or handed out bit by bit (a test set). */
+  readonly planned: boolean
+  /** How many samples leaves [lo, hi) have. */
+  samples(lo: number, hi: number): number
+  /** How the answer to [lo, hi) travels. */
+  encoding(lo: number, hi: number): 'float32' | 'bf16'
+  /** What a worker needs to compute [lo, hi): the rest of the `work` message, and its payloads. */
+  request(lo: number, hi: number, withSamples: boolean): WorkRequest
+  /** Takes an answer. Throws a `ConvoyError` where it is not usable; then nothing is taken. */
+  accept(answer: Answer, payload: Uint8Array, worker: string): void
+}
+
+export interface WorkRequest {
+  readonly pixels: 'uint8' | 'float32' | 'none'
+  readonly payloads: readonly ArrayBufferView[]
+}

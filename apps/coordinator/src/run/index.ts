@@ -1,0 +1,7 @@
+export { CheckpointStore, readCheckpoint, type Checkpoint } from './checkpoints.ts'
+export { openEvaluation, type Evaluated } from './evaluate.ts'
+export { readRunConfig } from './folder.ts'
+export { checkpointWeights, readAnyWeights } from './initial.ts'
+export { modelFor } from './network.ts'
+export { openRun } from './open.ts'
+export type { DoneEvent, Run } from './run.ts'

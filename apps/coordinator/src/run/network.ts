@@ -1,0 +1,27 @@
+import type { Dataset, PreprocessingSpec } from '@convoy/data'
+import { buildModel, freeze, type ModelSpec } from '@convoy/model'
+import type { Network } from '@convoy/weights'
+import type { TrainingConfig } from '../config.ts'
+
+/** The network that a run trains. Throws E_MODEL where it does not fit the data set. */
+export function modelFor(config: Omit<TrainingConfig, 'microBatch'>, { shape, classes }: Dataset): ModelSpec {
+  const built = buildModel(config.model, {
+    input: shape,
+    classes: classes.length,
+    width: config.width,
+    inputDropout: config.inputDropout,
+    dropout: config.dropout,
+    head: config.head,
+  })
+  return config.freeze === undefined ? built : freeze(built, config.freeze)
+}
+
+/** The network as a checkpoint describes it, so that it can be used without the run. */
+export function networkOf(model: ModelSpec, dataset: Dataset, preprocessing: PreprocessingSpec): Network {
+  return {
+    model,
+    classes: [...dataset.classes],
+    // Whitened images are made with the statistics of the whole set, which are not kept.
+    ...(preprocessing.kind === 'none' ? {} : { preprocessing }),
+  }
+}

@@ -1,0 +1,82 @@
+import { prepare, type Dataset } from '@convoy/data'
+import { setFlagsFromString } from 'node:v8'
+import { Cluster } from '../cluster/index.ts'
+import { trainingSchema, type CoordinatorConfig } from '../config.ts'
+import type { Report } from '../events.ts'
+import { lengthOf, Training, type State } from '../training/index.ts'
+import { Admission } from './admission.ts'
+import { announce } from './announcement.ts'
+import { keepConfig, makeFolder } from './folder.ts'
+import { identityOf } from './identity.ts'
+import { initialParameters } from './initial.ts'
+import { Listeners } from './listeners.ts'
+import { modelFor, networkOf } from './network.ts'
+import { readPast } from './past.ts'
+import { Run } from './run.ts'
+import { openCheckpoints, SavedStates } from './saved-states.ts'
+import { Serving } from './serving.ts'
+
+/**
+ * Opens a run: builds the model, finds the newest good checkpoint, and listens for workers.
+ *
+ * Throws E_RUN where a run of this name has other settings, and whatever the server throws.
+ */
+export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: Report): Promise<Run> {
+  // Every gradient that arrives is megabytes of fresh buffers beside a small heap, for which V8 by default collects
+  // everything about once a message, in the middle of a step. It may wait until the heap has grown three times.
+  setFlagsFromString('--heap-growing-percent=200')
+  const settings = trainingSchema.parse(config)
+  const { dataset, preprocessing } = await prepare(raw, config.preprocessing, {
+    cacheDirectory: config.cache,
+    progress: (text) => listen({ event: 'preparing', text }),
+  })
+  const model = modelFor(config, dataset)
+  const folder = await makeFolder(config, model.name)
+  const { name, directory } = folder
+  const initial = await initialParameters(settings, model, directory).catch(folder.giveUp)
+  const identity = identityOf(settings, dataset, initial.from?.sha256)
+  const past = await readPast(directory, model)
+
+  const listeners = new Listeners(directory, config.tensorboard, listen)
+  const { report } = listeners
+  const { stepsPerEpoch } = lengthOf(settings, dataset.train.count)
+  const { store, saved } = await openCheckpoints(
+    folder,
+    config.keepCheckpoints,
+    identity,
+    stepsPerEpoch,
+    report,
+  )
+  past.history.checkpoint = saved?.step ?? null
+  await keepConfig(directory, config)
+
+  const resumed = saved !== undefined
+  const cluster = new Cluster(report, { verify: config.verify, resumed })
+  const beginning = (): State => ({
+    parameters: initial.parameters,
+    velocity: new Float32Array(initial.parameters.length),
+  })
+  const ledger = config.ledger ? listeners.lineFile('ledger.jsonl') : undefined
+  const { tests, convergence } = past
+  const training = new Training({
+    ...{ config, model, dataset, cluster, report, tests, convergence, start: saved ?? beginning() },
+    ...(ledger ? { used: (update) => ledger.write({ ...update, samples: [...update.samples] }) } : {}),
+  })
+  const admission = new Admission(config, { run: name, model, preprocessing, dataset }, report, saved)
+  const serving = new Serving(config, cluster, training, admission, past.history, listeners)
+  const url = await serving.listen().catch(async (error: unknown) => {
+    await listeners.close()
+    return folder.giveUp(error)
+  })
+  announce({ name, config, model, dataset, initial, training, url }, report)
+
+  const network = networkOf(model, dataset, preprocessing)
+  const size = initial.parameters.length
+  const states = new SavedStates({
+    ...{ store, training, beginning, report, resumed, every: config.checkpointEvery },
+    header: () => ({ identity, size, numerics: admission.numerics, mixed: admission.mixed, network }),
+    // What a run goes on from stands in its ledger: the steps after it are done, and noted, again.
+    ready: () => ledger?.flush() ?? Promise.resolve(),
+  })
+  return new Run({ name, directory, url, training, cluster, states, admission, serving, listeners, ledger })
+}

@@ -1,0 +1,6 @@
+export { Evaluation, scoreOf, type Score } from './evaluation.ts'
+export type { EarlierStates } from './going-back.ts'
+export { lengthOf } from './schedule.ts'
+export { parametersSha256, type State } from './state.ts'
+export type { Test } from './testing.ts'
+export { Training } from './training.ts'

@@ -1,0 +1,7 @@
+export { readMetrics } from './dashboard/archive.ts'
+export { Dashboard } from './dashboard/dashboard.ts'
+export { History } from './dashboard/history.ts'
+export { LineFile } from './lines.ts'
+export { Metrics } from './metrics.ts'
+export { QuietLog } from './quiet.ts'
+export { TensorBoardLog } from './tensorboard.ts'
