@@ -1,5 +1,5 @@
 // The whole check: format, lint, types, tests. Ends with one line that counts all of them together.
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -10,39 +10,50 @@ const bin = (name) => path.join(root, 'node_modules', '.bin', name)
 const scratch = mkdtempSync(path.join(tmpdir(), 'convoy-test-'))
 const counts = { passed: 0, failed: 0, skipped: 0 }
 
-function run(title, command, args, env = {}) {
-  console.log(`\n── ${title}`)
+const seconds = (since) => `${((Date.now() - since) / 1000).toFixed(0)} s`
+
+/** A check that passes or fails as a whole. What it prints is shown in one piece, since others run beside it. */
+async function check(title, command, args, env = {}) {
   const started = Date.now()
-  const result = spawnSync(command, args, {
+  const child = spawn(command, args, {
     cwd: root,
-    stdio: ['ignore', 'inherit', 'inherit'],
+    stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   })
-  console.log(
-    `── ${title}: ${result.status === 0 ? 'ok' : 'FAILED'} (${((Date.now() - started) / 1000).toFixed(0)} s)`,
-  )
-  return result.status === 0
+  let text = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', (chunk) => (text += chunk))
+  const passed = await new Promise((resolve) => {
+    child.once('error', (error) => (text += error.message))
+    child.once('close', (code) => resolve(code === 0))
+  })
+  counts[passed ? 'passed' : 'failed']++
+  console.log(`${text.trim()}\n── ${title}: ${passed ? 'ok' : 'FAILED'} (${seconds(started)})`.trimStart())
 }
 
-/** A check that passes or fails as a whole. */
-function check(title, command, args, env) {
-  counts[run(title, command, args, env) ? 'passed' : 'failed']++
-}
-
-check('format', bin('prettier'), ['--check', '.', '--log-level', 'warn'])
-check('lint', bin('eslint'), ['.'], { NX_DAEMON: 'false' })
-check('types', bin('tsc'), ['--noEmit'])
-check('types of the page', bin('tsc'), ['--noEmit', '--project', 'apps/dashboard'])
-check('build', process.execPath, [path.join(root, 'tools', 'build.mjs')])
-
-const report = path.join(scratch, 'vitest.json')
-const ok = run('tests', bin('vitest'), [
-  'run',
-  '--reporter=default',
-  '--reporter=json',
-  `--outputFile.json=${report}`,
-  ...process.argv.slice(2),
+// The lint takes as long as all the others together.
+await Promise.all([
+  check('lint', bin('eslint'), ['.'], { NX_DAEMON: 'false' }),
+  (async () => {
+    // Into the place where every test that runs ./convoy looks for it.
+    await check('build', process.execPath, [path.join(root, 'tools', 'launch.mjs'), '--version'])
+    const cache = ['--cache', '--cache-strategy', 'content']
+    await check('format', bin('prettier'), ['--check', '.', '--log-level', 'warn', ...cache])
+    await check('types', bin('tsc'), ['--noEmit'])
+    await check('types of the page', bin('tsc'), ['--noEmit', '--project', 'apps/dashboard'])
+  })(),
 ])
+
+console.log('\n── tests')
+const started = Date.now()
+const report = path.join(scratch, 'vitest.json')
+const { status } = spawnSync(
+  bin('vitest'),
+  ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`, ...process.argv.slice(2)],
+  { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] },
+)
+const ok = status === 0
+console.log(`── tests: ${ok ? 'ok' : 'FAILED'} (${seconds(started)})`)
 try {
   const { numPassedTests, numFailedTests, numPendingTests, numTodoTests, testResults } = JSON.parse(
     readFileSync(report, 'utf8'),

@@ -1,6 +1,16 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { createHash } from 'node:crypto'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs'
+import { homedir, tmpdir } from 'node:os'
 import path from 'node:path'
 import koffi from 'koffi'
 import { entries, source } from '../src/kernels.ts'
@@ -55,6 +65,27 @@ function table(): string {
 /** Whether g++ is here, which the simulation needs. */
 export const compilerFound = spawnSync('g++', ['--version']).status === 0
 
+/** Compiles a program unless that was done before, and gives the library's path. */
+function compile(program: string): string {
+  // No contraction, as with NVRTC.
+  const flags = ['-std=c++17', '-O3', '-ffp-contract=off', '-shared', '-fPIC']
+  const hash = createHash('sha256')
+    .update(`${flags.join(' ')}\n${program}`)
+    .digest('hex')
+  const output = path.join(homedir(), '.cache', 'convoy', 'tests', `gpu-${hash.slice(0, 16)}.so`)
+  if (existsSync(output)) return output
+  mkdirSync(path.dirname(output), { recursive: true })
+  // Another test may be compiling the same: whoever is ready puts all of it there at once.
+  const unfinished = `${output}.${process.pid}`
+  const compiled = spawnSync('g++', [...flags, '-x', 'c++', '-', '-o', unfinished], {
+    input: program,
+    encoding: 'utf8',
+  })
+  if (compiled.status !== 0) throw new Error(`g++ does not take the simulation:\n${compiled.stderr}`)
+  renameSync(unfinished, output)
+  return output
+}
+
 /** A simulated GPU and its faults. */
 export interface SimulatedGpu {
   /** For CONVOY_CUDA. */
@@ -71,17 +102,12 @@ export interface SimulatedGpu {
   readonly remove: () => void
 }
 
-/** Compiles the simulation, into a new folder. */
+/** The simulation in a folder of its own; it is compiled once for each text of it. */
 export function buildSimulatedGpu(): SimulatedGpu {
-  const folder = mkdtempSync(path.join(tmpdir(), 'convoy-gpu-'))
-  const program = path.join(folder, 'gpu.cpp')
-  const output = path.join(folder, 'libcuda.so.1')
   const rest = readFileSync(path.join(import.meta.dirname, 'simulated-gpu.cpp'), 'utf8')
-  writeFileSync(program, [PRELUDE, source, table(), rest].join('\n'))
-  // No contraction, as with NVRTC.
-  const flags = ['-std=c++17', '-O3', '-ffp-contract=off', '-shared', '-fPIC']
-  const compiled = spawnSync('g++', [...flags, program, '-o', output], { encoding: 'utf8' })
-  if (compiled.status !== 0) throw new Error(`g++ does not take the simulation:\n${compiled.stderr}`)
+  const folder = mkdtempSync(path.join(tmpdir(), 'convoy-gpu-'))
+  const output = path.join(folder, 'libcuda.so.1')
+  copyFileSync(compile([PRELUDE, source, table(), rest].join('\n')), output)
   for (const name of ['libcudnn.so.9', 'libnvrtc.so.12']) symlinkSync(output, path.join(folder, name))
   const library = koffi.load(output)
   return {
