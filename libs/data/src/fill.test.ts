@@ -1,7 +1,8 @@
 import { RandomStream } from '@convoy/random'
 import { describe, expect, it } from 'vitest'
-import { reflect, vary, type Variation } from './augmentation.ts'
+import { reflect, unvaried, vary } from './augmentation.ts'
 import { ImageFiller } from './fill.ts'
+import type { PreprocessingSpec } from './preprocessing.ts'
 import { channelStatistics } from './statistics.ts'
 
 const none = { flip: false, shift: 0 }
@@ -41,8 +42,8 @@ describe('ImageFiller', () => {
     const seen = new Set<string>()
     for (let sample = 0; sample < 200; sample++) {
       const key = { seed: 1, epoch: 2, sample }
-      const variation: Variation = { flip: false, down: 0, right: 0 }
-      vary(spec, key, new RandomStream(0), variation)
+      const variation = unvaried()
+      vary(spec, [size, size, 1], key, new RandomStream(0), variation)
       seen.add(JSON.stringify(variation))
       const into = new Float32Array(size * size)
       filler.fill(pixels, key, into)
@@ -59,8 +60,41 @@ describe('ImageFiller', () => {
     expect(seen.size).toBeGreaterThan(45)
   })
 
+  it.each([
+    ['an odd square', 3],
+    ['an even square', 4],
+    ['a square that is larger than the image', 12],
+  ])('cuts out %s, after all else, as far as it lies in the image', (_, cutout) => {
+    const pixels = Uint8Array.from({ length: 35 * 3 }, (_, i) => 1 + i)
+    const uncut = { flip: true, shift: 2 }
+    const preprocessings: PreprocessingSpec[] = [
+      { kind: 'channels', mean: [0, 0, 0], deviation: [1, 1, 1] },
+      { kind: 'gcn', scale: 55 },
+    ]
+    for (const preprocessing of preprocessings) {
+      const filler = new ImageFiller([5, 7, 3], preprocessing, { ...uncut, cutout })
+      const whole = new ImageFiller([5, 7, 3], preprocessing, uncut)
+      for (let sample = 0; sample < 100; sample++) {
+        const key = { seed: 1, epoch: 2, sample }
+        const variation = unvaried()
+        vary({ ...uncut, cutout }, [5, 7, 3], key, new RandomStream(0), variation)
+        const { top, left } = variation
+        const into = new Float32Array(105)
+        const expected = new Float32Array(105)
+        filler.fill(pixels, key, into)
+        whole.fill(pixels, key, expected)
+        for (let i = 0; i < 105; i++) {
+          const [y, x] = [Math.floor(i / 21), Math.floor((i % 21) / 3)]
+          if (y >= top && y < top + cutout && x >= left && x < left + cutout) expected[i] = 0
+        }
+        expect(into).toEqual(expected)
+        expect(into.includes(0)).toBe(true)
+      }
+    }
+  })
+
   it('does not vary images that are tested', () => {
-    const filler = new ImageFiller([2, 2, 1], { kind: 'none' }, { flip: true, shift: 1 })
+    const filler = new ImageFiller([2, 2, 1], { kind: 'none' }, { flip: true, shift: 1, cutout: 1 })
     const into = new Float32Array(4)
     filler.fill(Float32Array.of(1, 2, 3, 4), undefined, into)
     expect([...into]).toEqual([1, 2, 3, 4])

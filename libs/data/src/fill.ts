@@ -1,12 +1,22 @@
 import { RandomStream } from '@convoy/random'
-import { reflect, vary, type AugmentationSpec, type SampleKey, type Variation } from './augmentation.ts'
+import {
+  reflect,
+  unvaried,
+  vary,
+  type AugmentationSpec,
+  type SampleKey,
+  type Variation,
+} from './augmentation.ts'
 import { normaliseContrast, type PreprocessingSpec } from './preprocessing.ts'
+
+const NONE: Readonly<Variation> = unvaried()
 
 /**
  * Turns stored images into the network's input: normalised and, for training, varied. One pass over each image, nothing
  * allocated.
  */
 export class ImageFiller {
+  readonly #shape: readonly [height: number, width: number, channels: number]
   readonly #height: number
   readonly #width: number
   readonly #channels: number
@@ -17,13 +27,14 @@ export class ImageFiller {
   /** Where the pixels of one row come from. */
   readonly #columns: Int32Array
   readonly #random = new RandomStream(0)
-  readonly #variation: Variation = { flip: false, down: 0, right: 0 }
+  readonly #variation = unvaried()
 
   constructor(
     shape: readonly [height: number, width: number, channels: number],
     preprocessing: PreprocessingSpec,
     augmentation: AugmentationSpec,
   ) {
+    this.#shape = shape
     ;[this.#height, this.#width, this.#channels] = shape
     this.#preprocessing = preprocessing
     this.#augmentation = augmentation
@@ -50,9 +61,8 @@ export class ImageFiller {
 
   /** Draws an image's variation; none where there is no key. */
   vary(key: SampleKey | undefined, into: Variation): void {
-    if (key) return vary(this.#augmentation, key, this.#random, into)
-    into.flip = false
-    into.down = into.right = 0
+    if (key) vary(this.#augmentation, this.#shape, key, this.#random, into)
+    else Object.assign(into, NONE)
   }
 
   /** As `fill`, with a variation that was drawn. */
@@ -66,6 +76,18 @@ export class ImageFiller {
     if (this.table && pixels instanceof Uint8Array) this.#look(pixels, this.table, variation.down, into)
     else this.#copy(pixels, variation.down, into)
     if (this.#preprocessing.kind === 'gcn') normaliseContrast(into, this.#preprocessing.scale)
+    if (variation.cutout > 0) this.#cut(variation, into)
+  }
+
+  /** Sets the square that is cut out to 0, as far as it lies inside. */
+  #cut({ cutout, top, left }: Variation, into: Float32Array): void {
+    const from = Math.max(0, left)
+    const to = Math.min(this.#width, left + cutout)
+    const bottom = Math.min(this.#height, top + cutout)
+    for (let y = Math.max(0, top); y < bottom; y++) {
+      const row = y * this.#width
+      into.fill(0, (row + from) * this.#channels, (row + to) * this.#channels)
+    }
   }
 
   #look(pixels: Uint8Array, table: Float32Array, down: number, into: Float32Array): void {

@@ -338,6 +338,27 @@ describe('limits', () => {
     const again = await loadDataset(path.join(folder, 'cifar-10-batches-bin'), { ...options, limitTrain: 2 })
     expect(again.fingerprint).toBe(some.fingerprint)
   })
+
+  it('are of what is left when images are held out', async () => {
+    const images = await imageFolder()
+    const tested = async (more: LoadOptions) =>
+      describeDataset(await loadDataset(images, { ...options, holdOut: 2, ...more }))
+    // Of 2 + 2 training images; the test set, 1 + 1, is not touched.
+    expect(await tested({})).toMatchObject({ trainCounts: [1, 1], testCounts: [1, 1] })
+    expect((await tested({})).fingerprint).toBe((await tested({})).fingerprint)
+    const { trainCounts, testCounts } = await tested({ limitTrain: 1, limitTest: 1 })
+    expect([...trainCounts].sort()).toEqual([0, 1])
+    expect([...testCounts].sort()).toEqual([0, 1])
+    await expect(tested({ holdOut: 3 })).rejects.toEqual(failsWith('E_USAGE', /--hold-out 3 leaves a class/))
+  })
+
+  it('hold out the same synthetic images, which are drawn besides those that are trained on', async () => {
+    const load = (more: LoadOptions) =>
+      loadDataset('synthetic', { ...options, size: 8, limitTest: 20, holdOut: 20, ...more })
+    const { train, test } = await load({ limitTrain: 50 })
+    expect([train.count, test.count]).toEqual([50, 20])
+    expect((await load({ limitTrain: 50 })).test.pixels).toEqual(test.pixels)
+  })
 })
 
 describe('synthetic', () => {

@@ -15,6 +15,7 @@ import {
   readBatchFolder,
 } from './cifar10.ts'
 import { limit, type Dataset } from './dataset.ts'
+import { holdOut } from './hold-out.ts'
 import { fromImages, parseImagePath, type LabelledFile } from './images.ts'
 import { synthetic } from './synthetic.ts'
 
@@ -24,6 +25,8 @@ export interface LoadOptions {
   /** Use only so many images. */
   readonly limitTrain?: number
   readonly limitTest?: number
+  /** Test on so many of the training images, which are not trained on, instead of the test set; drawn before the limits. */
+  readonly holdOut?: number
   /** Where fetched and converted sets are kept; the user's cache by default. */
   readonly cacheDirectory?: string
   readonly progress?: (text: string) => void
@@ -37,6 +40,8 @@ export interface LoadOptions {
 
 /** How many images `synthetic` draws unless told otherwise. */
 const SYNTHETIC = { train: 10_000, test: 1_000, seed: 1 } as const
+/** Draws what is held out: the same whatever the run's seed, so that runs of several seeds are tested on the same images. */
+const HOLD_OUT_SEED = 0
 /** No answer within this is a no, in milliseconds. */
 const NO_ANSWER = 3_000
 
@@ -53,7 +58,8 @@ const isArchive = (name: string) => /\.(tar|tar\.gz|tgz)$/.test(name)
  */
 export async function loadDataset(source: string, options: LoadOptions = {}): Promise<Dataset> {
   const dataset = await loadWhole(source, options)
-  return limit(dataset, options.limitTrain, options.limitTest)
+  const kept = options.holdOut === undefined ? dataset : holdOut(dataset, options.holdOut, HOLD_OUT_SEED)
+  return limit(kept, options.limitTrain, options.limitTest)
 }
 
 async function loadWhole(source: string, options: LoadOptions): Promise<Dataset> {
@@ -89,8 +95,10 @@ async function loadAuto(options: LoadOptions): Promise<Dataset> {
 }
 
 function loadSynthetic(options: LoadOptions, origin: string): Dataset {
-  const { train, test, seed } = SYNTHETIC
-  return synthetic(seed, options.limitTrain ?? train, options.limitTest ?? test, options.size ?? 32, origin)
+  const { test, seed } = SYNTHETIC
+  const train =
+    options.limitTrain === undefined ? SYNTHETIC.train : options.limitTrain + (options.holdOut ?? 0)
+  return synthetic(seed, train, options.limitTest ?? test, options.size ?? 32, origin)
 }
 
 function cacheOf(options: LoadOptions): string {

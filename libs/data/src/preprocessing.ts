@@ -35,3 +35,11 @@ export function normaliseContrast(image: Float32Array, scale: number): void {
   const factor = squares > 1e-8 ? scale / Math.sqrt(squares) : 0
   for (let i = 0; i < image.length; i++) image[i] = factor * (image[i] - mean)
 }
+
+/**
+ * The preprocessing of images of `size` pixels a side instead of `full`. A norm is over all numbers of an image, of which
+ * there are fewer: scaled, it gives each of them the same deviation.
+ */
+export function scalePreprocessing(spec: PreprocessingSpec, size: number, full: number): PreprocessingSpec {
+  return spec.kind === 'gcn' ? { ...spec, scale: (spec.scale * size) / full } : spec
+}

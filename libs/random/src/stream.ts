@@ -8,6 +8,10 @@ export const Purpose = {
   dropout: 4,
   syntheticData: 5,
   subset: 6,
+  flip: 7,
+  crop: 8,
+  holdOut: 9,
+  patches: 10,
 } as const
 
 /**
