@@ -1,6 +1,6 @@
 import { Arena } from '@convoy/arena'
 import { buildModel, initialise, standardisedKernels, trainedLayout } from '@convoy/model'
-import { NesterovSgd, plain, Standardised, type Parametrisation } from '@convoy/optim'
+import { MovingAverage, NesterovSgd, plain, Standardised, type Parametrisation } from '@convoy/optim'
 import { parseArgs } from 'node:util'
 
 const { values } = parseArgs({
@@ -49,3 +49,7 @@ function measureUpdate(name: string, parametrisation: (arena: Arena) => Parametr
 console.log(`${size.toLocaleString('en')} parameters`)
 measureUpdate('plain', () => plain(size))
 measureUpdate('standardised', (arena) => new Standardised(arena, standardisedKernels(model)))
+const arena = new Arena(size)
+const average = new MovingAverage(arena, new Float32Array(size), { decay: 0.99, every: 1 })
+const parameters = arena.hold(initialise(model, 'heUniform', 1))
+measure('average', () => average.update(parameters, 1))

@@ -1,3 +1,5 @@
+export { MovingAverage } from './average.ts'
+export type { AverageOptions } from './average.ts'
 export { NesterovSgd } from './nesterov.ts'
 export type { SgdOptions } from './nesterov.ts'
 export { Optimizer } from './optimizer.ts'
