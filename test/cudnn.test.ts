@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { buildSimulatedGpu, compilerFound, type SimulatedGpu } from '../libs/engine/src/cudnn/simulated.ts'
+import { buildSimulatedGpu, compilerFound, type SimulatedGpu } from '@convoy/engine-cudnn/simulated'
 import { Convoy, scratch } from './convoy.ts'
 
 const { folder, remove } = scratch()

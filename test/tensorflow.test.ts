@@ -1,4 +1,4 @@
-import { tensorflowIsSetUp } from '@convoy/engine'
+import { tensorflowIsSetUp } from '@convoy/engine-tfjs'
 import { afterAll, describe, expect, it } from 'vitest'
 import { Convoy, scratch } from './convoy.ts'
 

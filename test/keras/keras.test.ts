@@ -1,4 +1,4 @@
-import { createEngine } from '@convoy/engine'
+import { createEngine } from '@convoy/engines'
 import { buildModel, initialise, parameterLayout, type ModelSpec } from '@convoy/model'
 import { matchWeights, readWeights, writeWeights, type Network } from '@convoy/weights'
 import '@tensorflow/tfjs-backend-cpu'

@@ -1,4 +1,8 @@
-import { cudnnGpus, measurePeak, onednnStatus, tensorflowIsSetUp, type EngineChoice } from '@convoy/engine'
+import type { EngineChoice } from '@convoy/engine'
+import { cudnnGpus } from '@convoy/engine-cudnn'
+import { measurePeak, onednnStatus } from '@convoy/engine-onednn'
+import { tensorflowIsSetUp } from '@convoy/engine-tfjs'
+import type { EngineName } from '@convoy/engines'
 import { buildModel, multiplyAdds } from '@convoy/model'
 import { fork, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -104,7 +108,7 @@ export async function benchEngine(
   const benches = Array.from({ length: cores }, () => new EngineProcess())
   const cases: Case[] = []
   const engineCase = (
-    engine: EngineChoice['engine'],
+    engine: EngineName,
     precision: EngineChoice['precision'],
     leaf: number,
     processes: number,
@@ -213,7 +217,7 @@ export async function benchEngine(
     }
   }
   // The plain backend takes a minute an image at full width: both are compared at a quarter of it, on few images.
-  const narrow = (engine: EngineChoice['engine'], seconds: number) =>
+  const narrow = (engine: EngineName, seconds: number) =>
     benches[0].measure({
       engine: { engine, precision: 'float32', threads: 1, device: 0, gpu: false },
       leaf: 2,

@@ -1,4 +1,6 @@
-import { createEngine, onednnStatus, type EngineChoice } from '@convoy/engine'
+import type { EngineChoice } from '@convoy/engine'
+import { onednnStatus } from '@convoy/engine-onednn'
+import { createEngine } from '@convoy/engines'
 import { asConvoyError } from '@convoy/errors'
 import { spawnSync } from 'node:child_process'
 import { arch, availableParallelism, cpus, platform, totalmem } from 'node:os'

@@ -1,4 +1,5 @@
-import { createEngine, Masks, type EngineChoice } from '@convoy/engine'
+import { Masks, type EngineChoice } from '@convoy/engine'
+import { createEngine } from '@convoy/engines'
 import { buildModel, initialise, trainedLayout, volume, type ModelSpec } from '@convoy/model'
 
 /** A request to the measuring process, and its answer. */

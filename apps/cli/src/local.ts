@@ -115,7 +115,8 @@ export async function planWorkers(
 ): Promise<{ count: number; gpus: number }> {
   const { engine, device, threads, workers } = config
   // Loaded here only: a coordinator's image has no engines.
-  const gpus = engine === 'auto' || engine === 'cudnn' ? (await import('@convoy/engine')).cudnnGpus() : 0
+  const gpus =
+    engine === 'auto' || engine === 'cudnn' ? (await import('@convoy/engine-cudnn')).cudnnGpus() : 0
   const cores = Math.max(1, Math.floor(availableParallelism() / threads))
   return { count: workers ?? (gpus === 0 ? cores : device === undefined ? gpus : 1), gpus }
 }

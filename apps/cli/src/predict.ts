@@ -1,5 +1,6 @@
 import { decodeImage, ImageFiller, isImageName } from '@convoy/data'
-import { createEngine, PREDICT_BATCH } from '@convoy/engine'
+import { PREDICT_BATCH } from '@convoy/engine'
+import { createEngine } from '@convoy/engines'
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import { probabilities, volume } from '@convoy/model'
 import { requireFinite } from '@convoy/weights'

@@ -1,4 +1,4 @@
-import { setUpTensorflow } from '@convoy/engine'
+import { setUpTensorflow } from '@convoy/engine-tfjs'
 import { ConvoyError } from '@convoy/errors'
 import { EngineProcess } from './bench-engine.ts'
 import { Display } from './display.ts'

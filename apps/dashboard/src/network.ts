@@ -1,5 +1,5 @@
 import { ImageFiller } from '@convoy/data/browser'
-import { buildNetwork, registerWasmKernels, type Network } from '@convoy/engine/browser'
+import { buildNetwork, registerWasmKernels, type Network } from '@convoy/engine-tfjs/browser'
 import { ConvoyError } from '@convoy/errors'
 import { outputShapes, parameterLayout, probabilities, type LayerSpec } from '@convoy/model'
 import { setWasmPaths } from '@tensorflow/tfjs-backend-wasm'

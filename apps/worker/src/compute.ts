@@ -1,5 +1,6 @@
 import { augmentationSpec, LeafImages, loadDataset, preprocessingSpec, type Dataset } from '@convoy/data'
-import { createEngine, Masks, PREDICT_BATCH, type CompiledModel, type Engine } from '@convoy/engine'
+import { Masks, PREDICT_BATCH, type CompiledModel, type Engine } from '@convoy/engine'
+import { createEngine } from '@convoy/engines'
 import { asConvoyError } from '@convoy/errors'
 import { parameterLayout, trainedLayout, volume, type ModelSpec } from '@convoy/model'
 import {

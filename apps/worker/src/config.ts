@@ -1,9 +1,10 @@
+import { engineNames } from '@convoy/engines'
 import { z } from 'zod'
 
 /** Every option of a worker, once; the command line makes a flag and an environment variable of each. */
 export const engineSchema = z.object({
   engine: z
-    .enum(['auto', 'cudnn', 'onednn', 'tfjs', 'tfjs-wasm', 'tfjs-cpu', 'tfjs-tensorflow'])
+    .enum(engineNames)
     .default('auto')
     .meta({ description: 'what computes; auto and tfjs take the fastest that runs here', unit: 'NAME' }),
   precision: z.enum(['auto', 'float32', 'tf32', 'bf16']).default('auto').meta({

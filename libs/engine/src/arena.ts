@@ -1,11 +1,7 @@
-import koffi from 'koffi'
-
 /**
  * Places buffers of a plan in one block of memory. Buffers whose lifetimes do not overlap share bytes: a buffer is placed,
  * largest first, at the lowest offset where no buffer that is alive at the same time lies.
  */
-
-const PAGE = 4096
 
 /** A buffer, alive from step `first` to step `last` of a plan, both included. */
 export interface Buffer {
@@ -67,25 +63,6 @@ export class Arena {
 /** Whether a buffer lives for ever. */
 export const isKept = (buffer: Buffer): boolean => buffer.last === Infinity
 
-/** Memory that plans use by turns, for all that none of them keeps from one run to the next. */
-export class Scratch {
-  #block: Uint8Array = new Uint8Array(0)
-
-  /** At least so many bytes. They are the same as at the last call unless more are asked for. */
-  take(size: number): Uint8Array {
-    if (size > this.#block.length) this.#block = alignedBytes(size)
-    return this.#block
-  }
-}
-
 function align(n: number, to: number): number {
   return Math.ceil(n / to) * to
-}
-
-/** Zeroed memory that starts on a page, so that vectors never cross a cache line. */
-export function alignedBytes(size: number): Uint8Array {
-  const block = new Uint8Array(size + PAGE)
-  const address = koffi.address(block)
-  const skip = Number(-address & BigInt(PAGE - 1))
-  return block.subarray(skip, skip + size)
 }

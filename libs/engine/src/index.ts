@@ -1,4 +1,5 @@
-export { cudnnGpus } from './cudnn/library.ts'
+export { Arena, isKept } from './arena.ts'
+export type { Buffer } from './arena.ts'
 export type {
   CompiledModel,
   DropoutMasks,
@@ -9,13 +10,11 @@ export type {
   StoredImages,
 } from './engine.ts'
 export { PREDICT_BATCH } from './engine.ts'
-export { Masks } from './masks.ts'
+export { crossEntropy } from './loss.ts'
+export { Masks, maskRule } from './masks.ts'
 export type { LeafKey } from './masks.ts'
-export { loadOnednn, onednnStatus } from './onednn/library.ts'
-export type { OnednnStatus } from './onednn/library.ts'
-export { measurePeak } from './onednn/peak.ts'
-export { createEngine } from './select.ts'
-export type { EngineChoice } from './select.ts'
-export { tensorflowIsSetUp } from './tfjs/libtensorflow.ts'
-export { setUpTensorflow } from './tfjs/setup.ts'
-export type { SetupOptions, SetupResult } from './tfjs/setup.ts'
+export { Plans } from './plans.ts'
+export type { Purpose, SizedPlan } from './plans.ts'
+export { differences, drawLeaf, referenceGradient } from './reference.ts'
+export { selectEngine } from './select.ts'
+export type { EngineChoice, EngineVendor } from './select.ts'

@@ -1,0 +1,4 @@
+/** What the page uses too: nothing here needs Node.js. */
+export { buildNetwork } from './network.ts'
+export type { Network } from './network.ts'
+export { registerWasmKernels } from './wasm-kernels.ts'

@@ -1,0 +1,2 @@
+export { createEngine, engineNames } from './engines.ts'
+export type { EngineName } from './engines.ts'
