@@ -142,15 +142,10 @@ export function referenceGradient(
     const own = activations.at(-1)!
     logits.set(own, sample * model.classes)
     const dLogits = new Float64Array(model.classes)
-    const result = crossEntropy(
-      model.head,
-      own,
-      batch.labels.subarray(sample, sample + 1),
-      1,
-      model.classes,
-      dLogits,
-      { loss: 0, correct: 0 },
-    )
+    const result = crossEntropy(model, own, batch.labels.subarray(sample, sample + 1), 1, dLogits, {
+      loss: 0,
+      correct: 0,
+    })
     totals.loss += result.loss
     totals.correct += result.correct
     let dy: Float64Array = dLogits
