@@ -79,4 +79,112 @@ describe('Arena', () => {
       ),
     )
   })
+
+  it('moves towards other numbers to the bits of the formula, in slots of any size', () => {
+    const number = fc.float({ noNaN: true, min: -100, max: 100 })
+    const rows = fc.array(fc.tuple(number, number), { minLength: 1, maxLength: 40 })
+    fc.assert(
+      fc.property(rows, fc.double({ noNaN: true, min: 0, max: 1 }), (list, share) => {
+        const arena = new Arena(3)
+        const [left, right] = [0, 1].map((i) => arena.hold(Float32Array.from(list, (row) => row[i])))
+        arena.approach(left, right, share)
+        expect([...left.values]).toEqual(list.map(([from, to]) => Math.fround(from + share * (to - from))))
+        expect([...right.values]).toEqual(list.map((row) => row[1]))
+        arena.give(left)
+        if (list.length !== 3) expect(arena.take()).not.toBe(left)
+        expect(arena.take(list.length)).toBe(left)
+      }),
+    )
+  })
+
+  describe('works on the columns of a matrix', () => {
+    const number = fc.float({ noNaN: true, min: -100, max: 100 })
+    /** x, y and three numbers a column; a matrix that begins anywhere, with numbers before and behind it. */
+    const cases = fc
+      .tuple(fc.nat(9), fc.integer({ min: 1, max: 5 }), fc.integer({ min: 1, max: 21 }))
+      .chain(([first, rows, columns]) => {
+        const size = first + rows * columns + 7
+        const numbers = (length: number) => fc.array(number, { minLength: length, maxLength: length })
+        return fc
+          .tuple(numbers(size), numbers(size), numbers(columns), numbers(columns), numbers(columns))
+          .map(([x, y, a, b, c]) => ({ matrix: { first, rows, columns }, size, x, y, a, b, c }))
+      })
+    type Case = typeof cases extends fc.Arbitrary<infer T> ? T : never
+
+    /** Runs `body` on each case with everything in an arena, and with what JavaScript makes of each column. */
+    function check(
+      body: (
+        here: ReturnType<typeof place> & {
+          matrix: Case['matrix']
+          /** Adds up `term` over a column, from its first row to its last. */
+          sums: (term: (x: number, y: number, column: number) => number) => number[]
+          /** The whole slot, with `value` for what is in the matrix. */
+          filled: (value: (x: number, y: number, column: number) => number) => number[]
+        },
+      ) => void,
+    ): void {
+      fc.assert(
+        fc.property(cases, (given) => {
+          const { matrix, x, y } = given
+          const { first, rows, columns } = matrix
+          body({
+            matrix,
+            ...place(given),
+            sums: (term) =>
+              Array.from({ length: columns }, (_, j) => {
+                let sum = 0
+                for (let i = first + j; i < first + rows * columns; i += columns) sum += term(x[i], y[i], j)
+                return sum
+              }),
+            filled: (value) =>
+              x.map((_, i) =>
+                i < first || i >= first + rows * columns
+                  ? 5
+                  : Math.fround(value(x[i], y[i], (i - first) % columns)),
+              ),
+          })
+        }),
+      )
+    }
+
+    function place({ size, matrix, x, y, a, b, c }: Case) {
+      const arena = new Arena(size)
+      const slots = [x, y, new Array<number>(size).fill(5)].map((list) => arena.hold(Float32Array.from(list)))
+      const lists = [a, b, c].map((list) => {
+        const columns = arena.takeColumns(matrix.columns)
+        columns.values.set(list)
+        return columns
+      })
+      return { arena, x: slots[0], y: slots[1], to: slots[2], a: lists[0], b: lists[1], c: lists[2] }
+    }
+
+    it('and sums them', () =>
+      check(({ arena, matrix, x, a, sums }) => {
+        arena.columnSums(x, matrix, a)
+        expect([...a.values]).toEqual(sums((value) => value))
+      }))
+
+    it('and sums squares about a center', () =>
+      check(({ arena, matrix, x, a, b, sums }) => {
+        arena.columnSquares(x, matrix, a, b)
+        expect([...b.values]).toEqual(sums((value, _, j) => (value - a.values[j]) * (value - a.values[j])))
+      }))
+
+    it('and sums products', () =>
+      check(({ arena, matrix, x, y, a, b, c, sums }) => {
+        arena.columnProducts(x, y, matrix, a, b, c)
+        expect([...b.values]).toEqual(sums((value) => value))
+        expect([...c.values]).toEqual(sums((left, right, j) => (right - a.values[j]) * left))
+      }))
+
+    it('and draws a line or a plane through them', () =>
+      check(({ arena, matrix, x, y, to, a, b, c, filled }) => {
+        arena.columnLine(x, to, matrix, a, c)
+        expect([...to.values]).toEqual(filled((value, _, j) => value * a.values[j] + c.values[j]))
+        arena.columnPlane(x, y, to, matrix, a, b, c)
+        expect([...to.values]).toEqual(
+          filled((left, right, j) => left * a.values[j] + right * b.values[j] + c.values[j]),
+        )
+      }))
+  })
 })

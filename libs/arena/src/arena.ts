@@ -1,4 +1,4 @@
-import { instantiate, type Kernels, type Memory } from './kernels.ts'
+import { instantiate, type ColumnKernels, type Kernels, type Memory } from './kernels.ts'
 
 /** Slots are whole blocks of so many bytes, so that most loops have no rest to care for; the padding stays zero. */
 const BLOCK = 64
@@ -10,25 +10,39 @@ export interface Slot {
   readonly values: Float32Array
 }
 
-class ArenaSlot implements Slot {
+/** The place of one float64 number for each column of a matrix. */
+export interface Columns {
+  /** The numbers; take them anew after each `Arena.take`, since the memory may have moved. */
+  readonly values: Float64Array
+}
+
+/** A slot or columns, as they are here. */
+class Room<Values extends Float32Array | Float64Array> {
   /** Where it starts and ends, in bytes. */
   readonly at: number
   readonly end: number
-  readonly #view: () => Float32Array
-  #values: Float32Array
+  readonly #view: () => Values
+  #values: Values
 
-  constructor(at: number, end: number, view: () => Float32Array) {
+  constructor(at: number, end: number, view: () => Values) {
     this.at = at
     this.end = end
     this.#view = view
     this.#values = view()
   }
 
-  get values(): Float32Array {
+  get values(): Values {
     // Growing the memory leaves older views without it.
     if (this.#values.length === 0) this.#values = this.#view()
     return this.#values
   }
+}
+
+/** A matrix within each of some slots: the same numbers in all, from `first` on, a row behind another. */
+export interface Matrix {
+  readonly first: number
+  readonly rows: number
+  readonly columns: number
 }
 
 /** What an update with momentum needs besides its arrays. */
@@ -45,65 +59,73 @@ export interface Momentum {
 }
 
 /**
- * Arrays of one size side by side in one WebAssembly memory, where they are worked on several numbers at a time. In plain
+ * Arrays side by side in one WebAssembly memory, where they are worked on several numbers at a time. In plain
  * JavaScript the same arithmetic takes several times as long, and it stands between one step and the next. Every
  * operation is rounded as IEEE 754 says, so the bits are those of the formula, whatever the machine.
  */
 export class Arena {
   readonly size: number
-  /** Bytes of a slot. */
-  readonly #stride: number
   readonly #memory: Memory
   readonly #kernels: Kernels
-  readonly #free: ArenaSlot[] = []
+  readonly #free: Room<Float32Array>[] = []
   #used = 0
 
-  /** @param size How many numbers a slot has. */
+  /** @param size How many numbers a slot has, unless it is taken with another size. */
   constructor(size: number) {
     this.size = size
-    this.#stride = Math.ceil((4 * size) / BLOCK) * BLOCK
     const { memory, kernels } = instantiate()
     this.#memory = memory
     this.#kernels = kernels
   }
 
   /** A free slot; what it holds is whatever was there. Throws a RangeError beyond 4 GiB in all. */
-  take(): Slot {
-    const free = this.#free.pop()
-    if (free) return free
+  take(size = this.size): Slot {
+    const free = this.#free.findLastIndex(({ values }) => values.length === size)
+    if (free >= 0) return this.#free.splice(free, 1)[0]
+    const [at, end] = this.#reserve(4 * size)
+    return new Room(at, end, () => new Float32Array(this.#memory.buffer, at, size))
+  }
+
+  /** Room for a number for each of so many columns, for good. */
+  takeColumns(count: number): Columns {
+    const [at, end] = this.#reserve(8 * count)
+    return new Room(at, end, () => new Float64Array(this.#memory.buffer, at, count))
+  }
+
+  #reserve(bytes: number): [at: number, end: number] {
     const at = this.#used
-    this.#used += this.#stride
+    this.#used += Math.ceil(bytes / BLOCK) * BLOCK
     const missing = this.#used - this.#memory.buffer.byteLength
     if (missing > 0) this.#memory.grow(Math.ceil(missing / PAGE))
-    return new ArenaSlot(at, this.#used, () => new Float32Array(this.#memory.buffer, at, this.size))
+    return [at, this.#used]
   }
 
   /** A slot with a copy of these numbers. */
   hold(values: Float32Array): Slot {
-    const slot = this.take()
+    const slot = this.take(values.length)
     slot.values.set(values)
     return slot
   }
 
   give(slot: Slot): void {
-    this.#free.push(slot as ArenaSlot)
+    this.#free.push(slot as Room<Float32Array>)
   }
 
   /** left ← left + right, number by number, in float32. */
   add(left: Slot, right: Slot): void {
-    const { at, end } = left as ArenaSlot
-    this.#kernels.add(at, (right as ArenaSlot).at, end)
+    const { at, end } = left as Room<Float32Array>
+    this.#kernels.add(at, (right as Room<Float32Array>).at, end)
   }
 
   /** Whether no number is NaN or infinite. */
   isFinite(slot: Slot): boolean {
-    const { at, end } = slot as ArenaSlot
+    const { at, end } = slot as Room<Float32Array>
     return this.#kernels.nonFinite(at, end) === 0
   }
 
   /** The Euclidean norm, summed in float64: four sums side by side, added up in one fixed order. */
   norm(slot: Slot): number {
-    const { at, end } = slot as ArenaSlot
+    const { at, end } = slot as Room<Float32Array>
     return Math.sqrt(this.#kernels.squares(at, end))
   }
 
@@ -117,9 +139,18 @@ export class Arena {
     // The kernel does eight elements at a time and leaves a rest.
     const whole = first + ((end - first) & ~7)
     if (whole > first) {
-      const place = (slot: Slot) => (slot as ArenaSlot).at + 4 * first
+      const place = (slot: Slot) => (slot as Room<Float32Array>).at + 4 * first
       const kernel = nesterov ? this.#kernels.nesterov : this.#kernels.classical
-      kernel(place(w), place(v), place(g), (w as ArenaSlot).at + 4 * whole, momentum, rate, scale, decay)
+      kernel(
+        place(w),
+        place(v),
+        place(g),
+        (w as Room<Float32Array>).at + 4 * whole,
+        momentum,
+        rate,
+        scale,
+        decay,
+      )
     }
     for (let i = whole; i < end; i++) {
       const push = rate * (g.values[i] * scale + decay * w.values[i])
@@ -128,4 +159,85 @@ export class Arena {
       w.values[i] = nesterov ? w.values[i] + momentum * v.values[i] - push : w.values[i] + v.values[i]
     }
   }
+
+  /** left ← left + share·(right - left), number by number, in float64 but for what is stored. */
+  approach(left: Slot, right: Slot, share: number): void {
+    const { at, end } = left as Room<Float32Array>
+    this.#kernels.approach(at, (right as Room<Float32Array>).at, end, share)
+  }
+
+  /** Σ x of each column; this and what follows is in float64 but for what is stored, each column from its first row on. */
+  columnSums(x: Slot, matrix: Matrix, sums: Columns): void {
+    const stride = 4 * matrix.columns
+    for (let j = 0; j < matrix.columns;) {
+      const kernels = this.#columns(matrix, j)
+      const at = place(x, matrix, j)
+      kernels.sums(at, at + stride * matrix.rows, stride, column(sums, j))
+      j += kernels.width
+    }
+  }
+
+  /** Σ (x - center)² of each column. */
+  columnSquares(x: Slot, matrix: Matrix, center: Columns, squares: Columns): void {
+    const stride = 4 * matrix.columns
+    for (let j = 0; j < matrix.columns;) {
+      const kernels = this.#columns(matrix, j)
+      const at = place(x, matrix, j)
+      kernels.squares(at, at + stride * matrix.rows, stride, column(center, j), column(squares, j))
+      j += kernels.width
+    }
+  }
+
+  /** Σ x and Σ x·(y - center) of each column. */
+  columnProducts(x: Slot, y: Slot, matrix: Matrix, center: Columns, sums: Columns, products: Columns): void {
+    const stride = 4 * matrix.columns
+    for (let j = 0; j < matrix.columns;) {
+      const kernels = this.#columns(matrix, j)
+      const at = place(x, matrix, j)
+      const end = at + stride * matrix.rows
+      const [m, s, p] = [column(center, j), column(sums, j), column(products, j)]
+      kernels.products(at, place(y, matrix, j), end, stride, m, s, p)
+      j += kernels.width
+    }
+  }
+
+  /** to ← a·x + c, with an a and a c for each column. */
+  columnLine(x: Slot, to: Slot, matrix: Matrix, a: Columns, c: Columns): void {
+    const stride = 4 * matrix.columns
+    for (let j = 0; j < matrix.columns;) {
+      const kernels = this.#columns(matrix, j)
+      const at = place(x, matrix, j)
+      kernels.line(at, place(to, matrix, j), at + stride * matrix.rows, stride, column(a, j), column(c, j))
+      j += kernels.width
+    }
+  }
+
+  /** to ← a·x + b·y + c, with an a, a b and a c for each column. */
+  columnPlane(x: Slot, y: Slot, to: Slot, matrix: Matrix, a: Columns, b: Columns, c: Columns): void {
+    const stride = 4 * matrix.columns
+    for (let j = 0; j < matrix.columns;) {
+      const kernels = this.#columns(matrix, j)
+      const at = place(x, matrix, j)
+      const end = at + stride * matrix.rows
+      const [y0, to0] = [place(y, matrix, j), place(to, matrix, j)]
+      kernels.plane(at, y0, to0, end, stride, column(a, j), column(b, j), column(c, j))
+      j += kernels.width
+    }
+  }
+
+  /** The kernels for as many columns from `j` on as can be done at once. */
+  #columns({ columns }: Matrix, j: number): ColumnKernels {
+    const { eight, one } = this.#kernels.columns
+    return columns - j >= eight.width ? eight : one
+  }
+}
+
+/** Where column `j` of a matrix begins, in bytes. */
+function place(slot: Slot, { first }: Matrix, j: number): number {
+  return (slot as Room<Float32Array>).at + 4 * (first + j)
+}
+
+/** Where the number of column `j` is, in bytes. */
+function column(columns: Columns, j: number): number {
+  return (columns as Room<Float64Array>).at + 8 * j
 }

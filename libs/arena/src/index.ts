@@ -1,2 +1,2 @@
 export { Arena } from './arena.ts'
-export type { Momentum, Slot } from './arena.ts'
+export type { Columns, Matrix, Momentum, Slot } from './arena.ts'

@@ -29,6 +29,45 @@ export interface Kernels {
   squares(at: number, end: number): number
   nesterov: Update
   classical: Update
+  /** left ← left + share·(right - left), in blocks of 32 bytes. */
+  approach(left: number, right: number, end: number, share: number): void
+  readonly columns: { readonly eight: ColumnKernels; readonly one: ColumnKernels }
+}
+
+/**
+ * Work on some columns that stand side by side in a matrix of float32, from the first row to the last: `stride` bytes from one to
+ * the next, the first place at `end` when all are done. What there is one of for each column is float64.
+ */
+export interface ColumnKernels {
+  /** How many columns. */
+  readonly width: number
+  /** Σ x */
+  sums(x: number, end: number, stride: number, sums: number): void
+  /** Σ (x - center)² */
+  squares(x: number, end: number, stride: number, center: number, squares: number): void
+  /** Σ x and Σ x·(y - center) */
+  products: (
+    x: number,
+    y: number,
+    end: number,
+    stride: number,
+    center: number,
+    sums: number,
+    products: number,
+  ) => void
+  /** to ← a·x + c */
+  line(x: number, to: number, end: number, stride: number, a: number, c: number): void
+  /** to ← a·x + b·y + c */
+  plane: (
+    x: number,
+    y: number,
+    to: number,
+    end: number,
+    stride: number,
+    a: number,
+    b: number,
+    c: number,
+  ) => void
 }
 
 /** The part of WebAssembly that is used here; TypeScript has its types for browsers only. */
@@ -59,27 +98,39 @@ const f64x2 = {
   lane: (index: number) => [0xfd, 0x21, index],
   /** Two float32 numbers as float64. */
   load: (offset: number) => [0xfd, 0x5d, 2, offset, 0xfd, 0x5f],
+  /** One, beside 0. */
+  loadOne: [0xfd, 0x5c, 2, 0, 0xfd, 0x5f],
   /** Rounded to float32, */
   round: [0xfd, 0x5e],
   /** and stored. */
   store: (offset: number) => [0xfd, 0x5b, 2, offset, 0],
+  storeOne: [0xfd, 0x5a, 2, 0, 0],
 }
 const v128 = {
   load: (offset: number) => [0xfd, 0x00, 2, offset],
   store: (offset: number) => [0xfd, 0x0b, 2, offset],
+  /** Its first half, beside zeros. */
+  loadHalf: [0xfd, 0x5d, 3, 0],
+  storeHalf: [0xfd, 0x5b, 3, 0, 0],
   zero: [0xfd, 0x0c, ...new Array<number>(16).fill(0)],
   anyTrue: [0xfd, 0x53],
 }
 const F64_ADD = [0xa0]
 
-/** do { body; moving += bytes, … } while (the first of `moving` < local `end`) */
-function loop(moving: readonly number[], end: number, bytes: number, body: readonly number[]): number[] {
-  const constant = [0x41, ...signed(bytes)]
+const bytes = (count: number) => [0x41, ...signed(count)]
+
+/** do { body; moving += step, … } while (the first of `moving` < local `end`) */
+function loop(
+  moving: readonly number[],
+  end: number,
+  step: readonly number[],
+  body: readonly number[],
+): number[] {
   const [first, ...others] = moving
   return [
     ...[0x03, 0x40, ...body],
-    ...others.flatMap((local) => [...get(local), ...constant, 0x6a, ...set(local)]),
-    ...[...get(first), ...constant, 0x6a, ...tee(first)],
+    ...others.flatMap((local) => [...get(local), ...step, 0x6a, ...set(local)]),
+    ...[...get(first), ...step, 0x6a, ...tee(first)],
     ...[...get(end), 0x49, 0x0d, 0, ...END],
   ]
 }
@@ -90,7 +141,7 @@ const add = [
   ...loop(
     [0, 1],
     2,
-    64,
+    bytes(64),
     [0, 16, 32, 48].flatMap((offset) => [
       ...[...get(0), ...get(0), ...v128.load(offset)],
       ...[...get(1), ...v128.load(offset), ...f32x4.add, ...v128.store(offset)],
@@ -105,7 +156,7 @@ const nonFinite = [
   ...loop(
     [0],
     1,
-    64,
+    bytes(64),
     [0, 16, 32, 48].flatMap((offset) => [
       ...[...get(0), ...v128.load(offset), ...v128.zero, ...f32x4.multiply],
       ...[...get(2), ...f32x4.add, ...set(2)],
@@ -121,7 +172,7 @@ const squares = [
   ...loop(
     [0],
     1,
-    64,
+    bytes(64),
     [0, 8, 16, 24, 32, 40, 48, 56].flatMap((offset) => {
       const sum = 2 + ((offset / 8) % 2)
       return [
@@ -151,7 +202,7 @@ function update(nesterov: boolean): number[] {
     ...loop(
       [0, 1, 2],
       3,
-      32,
+      bytes(32),
       [0, 8, 16, 24].flatMap((offset) => [
         // push = η·(g·scale + decay·w)
         ...[...get(9), ...get(2), ...f64x2.load(offset), ...get(10), ...f64x2.multiply],
@@ -171,6 +222,155 @@ function update(nesterov: boolean): number[] {
     ...END,
   ]
 }
+
+/** Local 3 is the share, which local 4 holds twice; 5: left. */
+const approach = [
+  ...[1, 2, V128, ...get(3), ...f64x2.splat, ...set(4)],
+  ...loop(
+    [0, 1],
+    2,
+    bytes(32),
+    [0, 8, 16, 24].flatMap((offset) => [
+      ...[...get(0), ...get(0), ...f64x2.load(offset), ...tee(5), ...get(4)],
+      ...[...get(1), ...f64x2.load(offset), ...get(5), ...f64x2.subtract],
+      ...[...f64x2.multiply, ...f64x2.add, ...f64x2.round, ...f64x2.store(offset)],
+    ]),
+  ),
+  ...END,
+]
+
+/** The kernels of a `ColumnKernels`: how many places and steps they are given, and the body. */
+function columnKernels(width: 8 | 1): Record<Exclude<keyof ColumnKernels, 'width'>, readonly [number, Code]> {
+  // Two columns share a local; one alone has the first half of it.
+  const pairs = Array.from({ length: Math.ceil(width / 2) }, (_, pair) => pair)
+  const load = (pair: number) => (width === 1 ? f64x2.loadOne : f64x2.load(8 * pair))
+  const store = (pair: number) => [...f64x2.round, ...(width === 1 ? f64x2.storeOne : f64x2.store(8 * pair))]
+  /** What the columns have at the place in local `from`, into four locals from `to` on. */
+  const gather = (from: number, to: number) =>
+    pairs.flatMap((pair) => [
+      ...[...get(from), ...(width === 1 ? v128.loadHalf : v128.load(16 * pair)), ...set(to + pair)],
+    ])
+  const scatter = (from: number, to: number) =>
+    pairs.flatMap((pair) => [
+      ...[...get(to), ...get(from + pair), ...(width === 1 ? v128.storeHalf : v128.store(16 * pair))],
+    ])
+  return {
+    // 4–7: the sums.
+    sums: [
+      4,
+      [
+        ...[1, 4, V128],
+        ...loop(
+          [0],
+          1,
+          get(2),
+          pairs.flatMap((pair) => [
+            ...[...get(0), ...load(pair), ...get(4 + pair), ...f64x2.add, ...set(4 + pair)],
+          ]),
+        ),
+        ...scatter(4, 3),
+        ...END,
+      ],
+    ],
+    // 5–8: the sums; 9–12: the centers; 13: x - center.
+    squares: [
+      5,
+      [
+        ...[1, 9, V128],
+        ...gather(3, 9),
+        ...loop(
+          [0],
+          1,
+          get(2),
+          pairs.flatMap((pair) => [
+            ...[...get(0), ...load(pair), ...get(9 + pair), ...f64x2.subtract, ...tee(13)],
+            ...[...get(13), ...f64x2.multiply, ...get(5 + pair), ...f64x2.add, ...set(5 + pair)],
+          ]),
+        ),
+        ...scatter(5, 4),
+        ...END,
+      ],
+    ],
+    // 7–10: the sums; 11–14: the products; 15–18: the centers; 19: x.
+    products: [
+      7,
+      [
+        ...[1, 13, V128],
+        ...gather(4, 15),
+        ...loop(
+          [0, 1],
+          2,
+          get(3),
+          pairs.flatMap((pair) => [
+            ...[...get(0), ...load(pair), ...tee(19), ...get(7 + pair), ...f64x2.add, ...set(7 + pair)],
+            ...[...get(1), ...load(pair), ...get(15 + pair), ...f64x2.subtract, ...get(19)],
+            ...[...f64x2.multiply, ...get(11 + pair), ...f64x2.add, ...set(11 + pair)],
+          ]),
+        ),
+        ...scatter(7, 5),
+        ...scatter(11, 6),
+        ...END,
+      ],
+    ],
+    // 6–9: a; 10–13: c.
+    line: [
+      6,
+      [
+        ...[1, 8, V128],
+        ...gather(4, 6),
+        ...gather(5, 10),
+        ...loop(
+          [0, 1],
+          2,
+          get(3),
+          pairs.flatMap((pair) => [
+            ...[...get(1), ...get(0), ...load(pair), ...get(6 + pair), ...f64x2.multiply],
+            ...[...get(10 + pair), ...f64x2.add, ...store(pair)],
+          ]),
+        ),
+        ...END,
+      ],
+    ],
+    // 8–11: a; 12–15: b; 16–19: c.
+    plane: [
+      8,
+      [
+        ...[1, 12, V128],
+        ...[...gather(5, 8), ...gather(6, 12), ...gather(7, 16)],
+        ...loop(
+          [0, 1, 2],
+          3,
+          get(4),
+          pairs.flatMap((pair) => [
+            ...[...get(2), ...get(0), ...load(pair), ...get(8 + pair), ...f64x2.multiply],
+            ...[...get(1), ...load(pair), ...get(12 + pair), ...f64x2.multiply, ...f64x2.add],
+            ...[...get(16 + pair), ...f64x2.add, ...store(pair)],
+          ]),
+        ),
+        ...END,
+      ],
+    ],
+  }
+}
+
+type Code = readonly number[]
+const places = (count: number) => new Array<number>(count).fill(I32)
+const columns = (width: 8 | 1) =>
+  Object.entries(columnKernels(width)).map(
+    ([text, [count, body]]) => [`${text}${width}`, places(count), [], body] as const,
+  )
+
+/** What is exported: name, types of the parameters and of the result, and the body. */
+const functions: readonly (readonly [name: string, parameters: Code, results: Code, body: Code])[] = [
+  ['add', places(3), [], add],
+  ['nonFinite', places(2), [I32], nonFinite],
+  ['squares', places(2), [F64], squares],
+  ['nesterov', [...places(4), F64, F64, F64, F64], [], update(true)],
+  ['classical', [...places(4), F64, F64, F64, F64], [], update(false)],
+  ['approach', [...places(3), F64], [], approach],
+  ...columns(8),
+  ...columns(1),
+]
 
 function unsigned(value: number): number[] {
   return value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...unsigned(value >>> 7)]
@@ -192,30 +392,39 @@ const module = new wasm.Module(
   Uint8Array.from([
     ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
     // Types, functions by type, one memory, exports, bodies.
-    ...section(1, [
-      [0x60, 3, I32, I32, I32, 0],
-      [0x60, 2, I32, I32, 1, I32],
-      [0x60, 2, I32, I32, 1, F64],
-      [0x60, 8, I32, I32, I32, I32, F64, F64, F64, F64, 0],
-    ]),
-    ...section(3, [[0], [1], [2], [3], [3]]),
+    ...section(
+      1,
+      functions.map(([, from, to]) => [0x60, from.length, ...from, to.length, ...to]),
+    ),
+    ...section(
+      3,
+      functions.map((_, i) => [i]),
+    ),
     ...section(5, [[0, 0]]),
-    ...section(7, [
-      exported('memory', 2, 0),
-      ...['add', 'nonFinite', 'squares', 'nesterov', 'classical'].map((text, i) => exported(text, 0, i)),
-    ]),
+    ...section(7, [exported('memory', 2, 0), ...functions.map(([text], i) => exported(text, 0, i))]),
     ...section(
       10,
-      [add, nonFinite, squares, update(true), update(false)].map((body) => [
-        ...unsigned(body.length),
-        ...body,
-      ]),
+      functions.map(([, , , body]) => [...unsigned(body.length), ...body]),
     ),
   ]),
 )
 
 /** A fresh memory, of no pages yet, with the kernels that work on it. */
 export function instantiate(): { memory: Memory; kernels: Kernels } {
-  const exports = new wasm.Instance(module).exports as Kernels & { memory: Memory }
-  return { memory: exports.memory, kernels: exports }
+  const exports = new wasm.Instance(module).exports as Record<string, never> & { memory: Memory }
+  const columns = (width: 8 | 1): ColumnKernels => ({
+    width,
+    sums: exports[`sums${width}`],
+    squares: exports[`squares${width}`],
+    products: exports[`products${width}`],
+    line: exports[`line${width}`],
+    plane: exports[`plane${width}`],
+  })
+  return {
+    memory: exports.memory,
+    kernels: {
+      ...(exports as unknown as Omit<Kernels, 'columns'>),
+      columns: { eight: columns(8), one: columns(1) },
+    },
+  }
 }

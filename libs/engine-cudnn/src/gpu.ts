@@ -485,6 +485,7 @@ export class Session {
       const at = 8 * values.length + 8 * i
       view.setBigUint64(8 * i, start + BigInt(at), true)
       if (kinds[i] === 'float') view.setFloat32(at, value as number, true)
+      else if (kinds[i] === 'double') view.setFloat64(at, value as number, true)
       else if (kinds[i] === 'int') view.setUint32(at, value as number, true)
       else if (value !== null) {
         const { tensor, offset } = value as { tensor: Tensor; offset: number }

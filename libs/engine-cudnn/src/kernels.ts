@@ -240,7 +240,8 @@ const templates = {
   crossEntropy: {
     types: '',
     parameters:
-      'unsigned size, const float *logits, const int *labels, float *gradient, double *results, int classes, int sigmoid',
+      'unsigned size, const float *logits, const int *labels, float *gradient, double *results, int classes, int sigmoid, ' +
+      'double own, double other',
     body: `
   unsigned i = position();
   if (i >= size) return;
@@ -251,15 +252,19 @@ const templates = {
   double loss = 0.0;
   if (sigmoid) {
     for (int c = 0; c < classes; c++) {
-      double value = z[c], target = c == label ? 1.0 : 0.0, small = exp(-fabs(value));
+      double value = z[c], target = c == label ? own : other, small = exp(-fabs(value));
       loss += (value < 0.0 ? 0.0 : value) + log1p(small) - target * value;
       to[c] = (float)((value >= 0.0 ? 1.0 / (1.0 + small) : small / (1.0 + small)) - target);
     }
   } else {
     double largest = z[best], sum = 0.0;
     for (int c = 0; c < classes; c++) sum += exp(z[c] - largest);
-    for (int c = 0; c < classes; c++) to[c] = (float)(exp(z[c] - largest) / sum - (c == label ? 1.0 : 0.0));
-    loss = log(sum) - (z[label] - largest);
+    loss = log(sum);
+    for (int c = 0; c < classes; c++) {
+      double target = c == label ? own : other;
+      to[c] = (float)(exp(z[c] - largest) / sum - target);
+      if (target > 0.0) loss -= target * (z[c] - largest);
+    }
   }
   results[2 * i] = loss;
   results[2 * i + 1] = best == label ? 1.0 : 0.0;`,
@@ -283,8 +288,8 @@ export function entry(name: KernelName, ...types: readonly (FloatType | number)[
   return [name, ...types].join('_')
 }
 
-/** A parameter as it is passed: an address, a 32-bit whole number, or a float. */
-export type ParameterKind = 'pointer' | 'int' | 'float'
+/** A parameter as it is passed: an address, a 32-bit whole number, or a float or double. */
+export type ParameterKind = 'pointer' | 'int' | 'float' | 'double'
 
 /** Every kernel by its name, with what it is passed. */
 export const entries: ReadonlyMap<string, readonly ParameterKind[]> = new Map(
@@ -294,7 +299,9 @@ export const entries: ReadonlyMap<string, readonly ParameterKind[]> = new Map(
       parameters
         .split(', ')
         .map((parameter) =>
-          parameter.includes('*') ? 'pointer' : parameter.startsWith('float') ? 'float' : 'int',
+          parameter.includes('*')
+            ? 'pointer'
+            : ((/^(float|double) /.exec(parameter)?.[1] as 'float' | 'double' | undefined) ?? 'int'),
         ),
     ]),
   ),

@@ -13,7 +13,7 @@ import {
   type Slide,
 } from '@convoy/model'
 import { ConvoyError } from '@convoy/errors'
-import { Arena, maskRule } from '@convoy/engine'
+import { Arena, maskRule, targets } from '@convoy/engine'
 import {
   bytesOf,
   type Argument,
@@ -189,7 +189,8 @@ export class Plan {
     this.inputBytes = this.#inputArena.place()
   }
 
-  #addBackward({ head, classes }: ModelSpec): void {
+  #addBackward(model: ModelSpec): void {
+    const { head, classes } = model
     this.#back = this.#tensor('logits/gradient', 'float32', this.#count * classes)
     this.#kernel(this.#step, 'head', entry('crossEntropy'), [
       this.#count,
@@ -199,6 +200,7 @@ export class Plan {
       this.results,
       classes,
       head === 'sigmoid' ? 1 : 0,
+      ...targets(model),
     ])
     this.#send(this.results)
     for (const addBackward of this.#backwards.reverse()) addBackward()

@@ -10,7 +10,7 @@ import {
   type LayerSpec,
   type ModelSpec,
 } from '@convoy/model'
-import { kinds, small } from '@convoy/engine/cases'
+import { heads, kinds, small } from '@convoy/engine/cases'
 import { differences, drawLeaf, Masks, referenceGradient, type DropoutMasks } from '@convoy/engine'
 import { createCudnnEngine, type CudnnEngine } from '../src/engine.ts'
 
@@ -41,7 +41,7 @@ export function describeEngine(): void {
     const cifar = { input: [16, 16, 3], classes: 10, inputDropout: 0.2 } as const
     const models = [
       ...Object.entries(kinds).map(([name, layers]) => small(name, layers)),
-      small('the sigmoid head', kinds['dropout after ReLU'], 'sigmoid'),
+      ...heads,
       ...modelNames.map((name) => buildModel(name, { ...cifar, width: 0.125 })),
       // Channels that are a multiple of 8 have kernels of their own.
       buildModel('all-cnn-c', { ...cifar, width: 1 / 6 }),

@@ -3,7 +3,7 @@ import { buildModel, freeze, modelNames, trainedLayout, trainedRanges, type Mode
 import { createOnednnEngine, type OnednnEngine } from './engine.ts'
 import { onednnStatus } from './library.ts'
 import { differences, drawLeaf, referenceGradient } from '@convoy/engine'
-import { kinds, small } from '@convoy/engine/cases'
+import { heads, kinds, small } from '@convoy/engine/cases'
 
 type Precision = 'float32' | 'bf16'
 type Leaf = ReturnType<typeof drawLeaf>
@@ -34,7 +34,7 @@ describe.skipIf(!status.found)('the oneDNN engine (skipped where oneDNN is not i
   describe('#gradient in float32', () => {
     const models = [
       ...Object.entries(kinds).map(([name, layers]) => small(name, layers)),
-      small('the sigmoid head', kinds['dropout after ReLU'], 'sigmoid'),
+      ...heads,
       ...modelNames.map((name) =>
         buildModel(name, { input: [16, 16, 3], classes: 10, width: 0.25, inputDropout: 0.2 }),
       ),

@@ -122,16 +122,8 @@ export class OnednnModel implements CompiledModel {
     this.#setThreads()
     const plan = this.#plans.takeForGradient(batch.count, into, this.#gradientSize)
     const logits = plan.forward(batch.images, masks.values)
-    const { head, classes } = this.#model
-    const result = crossEntropy(
-      head,
-      logits,
-      batch.labels,
-      batch.count,
-      classes,
-      plan.logitGradients,
-      this.#result,
-    )
+    const { labels, count } = batch
+    const result = crossEntropy(this.#model, logits, labels, count, plan.logitGradients, this.#result)
     plan.backward(into)
     return { loss: result.loss, correct: result.correct }
   }

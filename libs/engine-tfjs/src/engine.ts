@@ -123,7 +123,7 @@ export class TfjsModel implements CompiledModel {
 
   gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult {
     this.#select()
-    const { head, classes } = this.#model
+    const { classes } = this.#model
     const { count, labels } = batch
     const result: GradientResult = { loss: 0, correct: 0 }
     tf.tidy(() => {
@@ -134,7 +134,7 @@ export class TfjsModel implements CompiledModel {
           // The loss of so few numbers is computed outside, in float64. What is differentiated is the sum of the logits,
           // each times its gradient taken as a constant: that has the same gradient by the parameters.
           const gradient = this.#logitGradient.subarray(0, count * classes)
-          crossEntropy(head, logits.dataSync() as Float32Array, labels, count, classes, gradient, result)
+          crossEntropy(this.#model, logits.dataSync() as Float32Array, labels, count, gradient, result)
           return tf.sum<tf.Scalar>(tf.mul(logits, tf.tensor(gradient, [count, classes])))
         },
         this.#trained.map(({ weight }) => weight),

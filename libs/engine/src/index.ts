@@ -10,7 +10,7 @@ export type {
   StoredImages,
 } from './engine.ts'
 export { PREDICT_BATCH } from './engine.ts'
-export { crossEntropy } from './loss.ts'
+export { crossEntropy, targets } from './loss.ts'
 export { Masks, maskRule } from './masks.ts'
 export type { LeafKey } from './masks.ts'
 export { Plans } from './plans.ts'

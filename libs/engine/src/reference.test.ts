@@ -1,12 +1,9 @@
 import { parameterLayout } from '@convoy/model'
 import { describe, expect, it } from 'vitest'
-import { kinds, small } from '../test/cases.ts'
+import { heads, kinds, small } from '../test/cases.ts'
 import { drawLeaf, referenceGradient } from './reference.ts'
 
-const nets = [
-  ...Object.entries(kinds).map(([name, layers]) => small(name, layers)),
-  small('the sigmoid head', kinds['dropout after ReLU'], 'sigmoid'),
-]
+const nets = [...Object.entries(kinds).map(([name, layers]) => small(name, layers)), ...heads]
 
 describe('the float64 reference', () => {
   it.each(nets.map((model) => [model.name, model] as const))(

@@ -185,7 +185,7 @@ export function referenceGradient(
     logits.set(x, sample * model.classes)
     let dy: Float64Array = new Float64Array(model.classes)
     const labels = batch.labels.subarray(sample, sample + 1)
-    const result = crossEntropy(model.head, x, labels, 1, model.classes, dy, { loss: 0, correct: 0 })
+    const result = crossEntropy(model, x, labels, 1, dy, { loss: 0, correct: 0 })
     totals.loss += result.loss
     totals.correct += result.correct
     for (const { back } of passes.reverse()) dy = back(dy)

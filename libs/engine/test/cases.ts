@@ -62,10 +62,28 @@ export const kinds: Record<string, LayerSpec[]> = {
 }
 
 /** A model of such layers. */
-export const small = (name: string, layers: LayerSpec[], head: ModelSpec['head'] = 'softmax'): ModelSpec => ({
+export const small = (
+  name: string,
+  layers: LayerSpec[],
+  head: ModelSpec['head'] = 'softmax',
+  labelSmoothing?: number,
+): ModelSpec => ({
   name,
   input: [12, 10, 3],
   layers,
   head,
   classes: 10,
+  ...(labelSmoothing === undefined ? {} : { labelSmoothing }),
 })
+
+/** Every head, with and without label smoothing. */
+export const heads: ModelSpec[] = (['softmax', 'sigmoid'] as const).flatMap((head) =>
+  [undefined, 0.2].map((smoothing) =>
+    small(
+      `the ${head} head${smoothing ? ' with smoothed labels' : ''}`,
+      kinds['dropout after ReLU'],
+      head,
+      smoothing,
+    ),
+  ),
+)

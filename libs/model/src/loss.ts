@@ -1,7 +1,7 @@
 import type { ModelSpec } from './spec.ts'
 
 /**
- * The cost of one sample in nats, from its logits, in float64.
+ * The cost of one sample in nats, from its logits, in float64: that of a test, which knows no label smoothing.
  *
  * Softmax: -log softmax(z)[label]. Sigmoid: the sum over the classes of the binary cross-entropy against the one-hot
  * label, in the form that cannot overflow: max(z, 0) - z·y + log(1 + exp(-|z|)) (TensorFlow's

@@ -38,6 +38,11 @@ export const modelSpec = z.strictObject({
   /** What turns the last layer's `classes` outputs into a loss: softmax or sigmoid cross-entropy. */
   head: z.enum(['softmax', 'sigmoid']),
   classes: z.int().min(2).max(65_536),
+  /**
+   * ε of the loss that is trained on: the label's target is (1 - ε) + ε/classes and the others' are ε/classes (Szegedy et al., "Rethinking
+   * the Inception Architecture", 2016); with a sigmoid for each class ε/2 stands for ε/classes. 0 where left out.
+   */
+  labelSmoothing: z.number().min(0).lt(1).optional(),
 })
 
 /** One layer. */

@@ -75,6 +75,15 @@ describe('NesterovSgd', () => {
     expect([...sgd.parameters]).toEqual([1, Math.fround(0.95), Math.fround(0.95), 1, 1])
   })
 
+  it('has another rate for biases, which are all that is not decayed', () => {
+    const { sgd, update } = start([1, 1, 1, 1], [0, 0, 0, 0], {
+      ...{ momentum: 0, weightDecay: 0.5, decayed: [[1, 2]], biasRate: 4 },
+    })
+    update([2, 2, 2, 2], 1, 0.1)
+    expectTable([...sgd.parameters], [1 - 0.8, 1 - 0.25, 1 - 0.25, 1 - 0.8])
+    expect(sgd.variables).toBe(sgd.parameters)
+  })
+
   it('is plain gradient descent without momentum, and classical momentum without Nesterov', () => {
     const descent = start([1], [0], { momentum: 0 })
     descent.update([8], 4, 0.1)
@@ -149,4 +158,11 @@ describe('learningRate', () => {
       ten({ kind: 'oneCycle', rate: 1, warmup: 0.2 }),
       [0.25, 0.75, 0.9375, 0.8125, 0.6875, 0.5625, 0.4375, 0.3125, 0.1875, 0.0625],
     ))
+
+  it('falls to a share of its peak where it shall', () => {
+    const { kind, rate, warmup } = { kind: 'oneCycle', rate: 2, warmup: 0.2 } as const
+    expectTable(ten({ kind, rate, warmup, endRate: 0.2 }), [0.5, 1.5, 1.9, 1.7, 1.5, 1.3, 1.1, 0.9, 0.7, 0.5])
+    expect(ten({ kind, rate, warmup, endRate: 0 })).toEqual(ten({ kind, rate, warmup }))
+    expectTable(ten({ kind, rate, warmup, endRate: 1 }).slice(2), new Array<number>(8).fill(2))
+  })
 })

@@ -12,8 +12,14 @@ export type Schedule =
       readonly milestones: readonly number[]
       readonly factor: number
     }
-  /** Up from near 0 to `rate` over the first `warmup` share of all steps, then down to 0, both linear. */
-  | { readonly kind: 'oneCycle'; readonly rate: number; readonly warmup: number }
+  /** Up from near 0 to `rate` over the first `warmup` share of all steps, then down to the share `endRate` of it, both linear. */
+  | {
+      readonly kind: 'oneCycle'
+      readonly rate: number
+      readonly warmup: number
+      /** From 0, which it is where left out, to 1. */
+      readonly endRate?: number
+    }
 
 /** Where a run stands. */
 export interface Moment {
@@ -46,7 +52,9 @@ export function learningRate(schedule: Schedule, { step, stepsPerEpoch, totalSte
       const top = schedule.warmup * totalSteps
       // The middle of the step counts, so that neither the first nor the last rate is 0.
       const now = step + 0.5
-      return schedule.rate * (now < top ? now / top : Math.max(0, totalSteps - now) / (totalSteps - top))
+      if (now < top) return schedule.rate * (now / top)
+      const { rate, endRate = 0 } = schedule
+      return rate * (endRate + (1 - endRate) * (Math.max(0, totalSteps - now) / (totalSteps - top)))
     }
   }
 }

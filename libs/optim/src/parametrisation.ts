@@ -1,0 +1,53 @@
+import type { Slot } from '@convoy/arena'
+
+/** Elements of a part: 1 MB of float32. */
+export const PART = 1 << 18
+
+/** Elements [first, end). */
+export type Stretch = readonly [first: number, end: number]
+
+/** A part of the parameters that can be computed without the others, with the variables that it comes from. */
+export interface Part {
+  /** Where it is among the parameters; its variables are in the same places. */
+  readonly parameters: Stretch
+  /** The gains that it has besides. */
+  readonly gains: Stretch
+}
+
+/**
+ * How the parameters that a network computes with, its kernels and biases, come from the variables that an optimizer moves. There is a
+ * variable for each parameter, in its place; behind all of them come the gains, which whole filters have. Slots are of one arena.
+ */
+export interface Parametrisation {
+  /** How many variables there are. */
+  readonly size: number
+  /** Whether the variables are the parameters; then nothing has to be computed. */
+  readonly identity: boolean
+  /** In order, without gaps. */
+  readonly parts: readonly Part[]
+  /** Puts the parameters of part `part` into their places. */
+  kernels(variables: Slot, into: Slot, part: number): void
+  /** Puts the gradient by the variables of part `part` into their places, from that by its parameters. */
+  gradient(variables: Slot, kernelGradient: Slot, into: Slot, part: number): void
+  /**
+   * Variables for these parameters.
+   *
+   * @param gain The gain of every filter; left out, that with which it keeps its norm.
+   */
+  fromKernels(parameters: Float32Array, gain?: number): Float32Array
+}
+
+/** The identity. */
+export function plain(size: number): Parametrisation {
+  return {
+    size,
+    identity: true,
+    parts: Array.from({ length: Math.ceil(size / PART) }, (_, part) => ({
+      parameters: [part * PART, Math.min(size, (part + 1) * PART)] as const,
+      gains: [size, size] as const,
+    })),
+    kernels: () => undefined,
+    gradient: () => undefined,
+    fromKernels: (parameters) => parameters,
+  }
+}
