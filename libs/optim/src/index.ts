@@ -1,5 +1,7 @@
 export { MovingAverage } from './average.ts'
 export type { AverageOptions } from './average.ts'
+export { Muon, normaliseFilters } from './muon.ts'
+export type { MuonKernel, MuonOptions } from './muon.ts'
 export { NesterovSgd } from './nesterov.ts'
 export type { SgdOptions } from './nesterov.ts'
 export { Optimizer } from './optimizer.ts'
