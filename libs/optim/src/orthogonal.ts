@@ -9,13 +9,14 @@ const [A, B, C] = [3.4445, -4.775, 2.0315]
  *     x ← x / ‖x‖;   x ← a·x + b·x·xᵀx + c·x·(xᵀx)²   some times
  *
  * (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Bernstein and Newhouse, "Old Optimizer, New Norm:
- * An Anthology", 2024). After 5 iterations singular values from 1/400 of ‖x‖ on are between 0.68 and 1.14, smaller ones are
- * multiplied by about 480. Every iterate is x times a polynomial of xᵀx, so only this polynomial p and the iterate's Gram matrix g, both columns ×
+ * An Anthology", 2024). After 5 iterations singular values from ‖x‖/600 on are between 0.68 and 1.21, smaller ones are
+ * multiplied by up to 485. Every iterate is x times a polynomial of xᵀx, so only this polynomial p and the iterate's Gram matrix g, both columns ×
  * columns, are iterated, and x is multiplied once:
  *
  *     q = a + b·g + c·g²;   p ← p·q;   g ← g·q²
  *
- * Products are in float32, each number summed in one fixed order.
+ * Products are in float32, each number summed in one fixed order. That is within 5·10⁻⁴ of float64 for 1,728 × 192, since where the Gram
+ * matrix is rounded away, below some 10⁻⁴, p hardly depends on it.
  */
 export class NewtonSchulz {
   readonly #arena: Arena

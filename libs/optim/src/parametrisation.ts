@@ -42,7 +42,7 @@ export interface Parametrisation {
  *
  * @param cuts Where the second part and those behind it begin; where left out, each has `PART` elements.
  */
-export function plain(size: number, cuts = wholeParts(size)): Parametrisation {
+export function plain(size: number, cuts: readonly number[] = wholeParts(size)): Parametrisation {
   return {
     size,
     identity: true,
