@@ -1,6 +1,6 @@
 import { Arena } from '@convoy/arena'
-import { buildModel, initialise, standardisedKernels, trainedLayout } from '@convoy/model'
-import { MovingAverage, NesterovSgd, plain, Standardised, type Parametrisation } from '@convoy/optim'
+import { buildModel, initialise, muonKernels, standardisedKernels, trainedLayout } from '@convoy/model'
+import { MovingAverage, Muon, NesterovSgd, plain, Standardised, type Parametrisation } from '@convoy/optim'
 import { parseArgs } from 'node:util'
 
 const { values } = parseArgs({
@@ -51,9 +51,22 @@ function measureUpdate(name: string, parametrisation: (arena: Arena) => Parametr
   measure(name, () => sgd.update(gradient, 128, 0.01))
 }
 
+/** An update by Muon, with so many iterations. */
+function measureMuon(iterations: number): void {
+  const arena = new Arena(size)
+  const kernels = muonKernels(model, { lastRate: 0.4 })
+  const muon = new Muon(arena, initialise(model, 'heUniform', 1), new Float32Array(size), {
+    ...{ kernels, momentum: 0.9, iterations, clipNorm: 0, biasRate: 0.6 },
+  })
+  const gradient = arena.hold(Float32Array.from({ length: size }, (_, i) => Math.sin(i * i) / 1000))
+  measure(`muon, ${iterations} iterations`, () => muon.update(gradient, 128, 0.035))
+}
+
 console.log(`${size.toLocaleString('en')} parameters`)
 measureUpdate('plain', () => plain(size))
 measureUpdate('standardised', (arena) => new Standardised(arena, standardisedKernels(model)))
+measureMuon(5)
+measureMuon(3)
 const arena = new Arena(size)
 const average = new MovingAverage(arena, new Float32Array(size), { decay: 0.99, every: 1 })
 const parameters = arena.hold(initialise(model, 'heUniform', 1))

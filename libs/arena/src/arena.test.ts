@@ -187,4 +187,77 @@ describe('Arena', () => {
         )
       }))
   })
+
+  describe('multiplies matrices', () => {
+    const numbers = (length: number, seed: number) =>
+      Float32Array.from({ length }, (_, i) => Math.sin(1000 * (i + 1) * (seed + 1)))
+    // Rests of every kind, and more rows and columns than are worked on at a time.
+    const cases = fc.tuple(
+      fc.nat(9),
+      fc.oneof(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 90, max: 210 })),
+      fc.oneof(fc.integer({ min: 1, max: 25 }), fc.integer({ min: 96, max: 110 })),
+      fc.nat(1000),
+    )
+    const runs = { numRuns: 40 }
+
+    /** Σ left·right in float32 from the first product to the last; NaN where float64 finds a sum that is too far from it. */
+    function inner(count: number, left: (k: number) => number, right: (k: number) => number): number {
+      let [single, double, size] = [0, 0, 0]
+      for (let k = 0; k < count; k++) {
+        const product = left(k) * right(k)
+        single = Math.fround(single + Math.fround(product))
+        double += product
+        size += Math.abs(product)
+      }
+      return Math.abs(single - double) <= count * 2 ** -23 * size ? single : NaN
+    }
+
+    it('xᵀ·y below the diagonal, and the same above', () => {
+      fc.assert(
+        fc.property(cases, ([first, rows, columns, seed]) => {
+          const arena = new Arena(first + rows * columns)
+          const [x, y] = [0, 1].map((i) => numbers(arena.size, seed + i))
+          const to = arena.hold(numbers(columns * columns + 5, seed))
+          const expected = to.values.slice()
+          for (let i = 0; i < columns; i++) {
+            for (let j = 0; j <= i; j++) {
+              const at = (k: number) => first + k * columns
+              const sum = inner(
+                rows,
+                (k) => x[at(k) + i],
+                (k) => y[at(k) + j],
+              )
+              expected[i * columns + j] = expected[j * columns + i] = sum
+            }
+          }
+          arena.symmetricProduct(arena.hold(x), arena.hold(y), { first, rows, columns }, to)
+          expect(to.values).toEqual(expected)
+        }),
+        runs,
+      )
+    })
+
+    it('x·y, whatever lies before and behind', () => {
+      fc.assert(
+        fc.property(cases, ([first, rows, columns, seed]) => {
+          const arena = new Arena(first + rows * columns + 7)
+          const [x, y] = [numbers(arena.size, seed), numbers(columns * columns, seed + 1)]
+          const to = arena.hold(new Float32Array(arena.size).fill(5))
+          const expected = to.values.slice()
+          for (let i = 0; i < rows; i++) {
+            for (let j = 0; j < columns; j++) {
+              expected[first + i * columns + j] = inner(
+                columns,
+                (k) => x[first + i * columns + k],
+                (k) => y[k * columns + j],
+              )
+            }
+          }
+          arena.product(arena.hold(x), arena.hold(y), to, { first, rows, columns })
+          expect(to.values).toEqual(expected)
+        }),
+        runs,
+      )
+    })
+  })
 })

@@ -4,6 +4,9 @@ import { instantiate, type ColumnKernels, type Kernels, type Memory } from './ke
 const BLOCK = 64
 const PAGE = 65_536
 
+/** So many rows of a product's factors are worked on at a time, so that they stay in the fastest cache. */
+const DEPTH = 96
+
 /** The place of one array of float32 numbers. */
 export interface Slot {
   /** The numbers; take them anew after each `Arena.take`, since the memory may have moved. */
@@ -225,10 +228,81 @@ export class Arena {
     }
   }
 
+  /**
+   * to ← xᵀ·y where that is symmetric, as xᵀ·x is and the product of symmetric matrices that commute; of x·y, too, where x is symmetric.
+   * Only what is on and below the diagonal is computed, in float32, each number from the first row to the last.
+   *
+   * @param to Gets columns × columns numbers at its beginning; neither x nor y.
+   */
+  symmetricProduct(x: Slot, y: Slot, matrix: Matrix, to: Slot): void {
+    const { rows, columns } = matrix
+    const stride = 4 * columns
+    const result = { first: 0, rows: columns, columns }
+    to.values.fill(0, 0, columns * columns)
+    for (let k = 0; k < rows; k += DEPTH) {
+      const [depth, behind] = [Math.min(DEPTH, rows - k), stride * k]
+      for (let j = 0; j < columns;) {
+        const width = columns - j >= 8 ? 8 : 1
+        const [a, b, c] = [place(x, matrix, j) + behind, place(y, matrix, j) + behind, place(to, result, j)]
+        this.#addProduct(a, 4, stride, b, stride, c + stride * j, stride, columns - j, width, depth)
+        j += width
+      }
+    }
+    mirror(to.values, columns)
+  }
+
+  /**
+   * to ← x·y in float32, each number from y's first row to its last.
+   *
+   * @param y Columns × columns numbers at its beginning.
+   * @param to Not x.
+   */
+  product(x: Slot, y: Slot, to: Slot, matrix: Matrix): void {
+    const { first, rows, columns } = matrix
+    const stride = 4 * columns
+    const square = { first: 0, rows: columns, columns }
+    to.values.fill(0, first, first + rows * columns)
+    for (let k = 0; k < columns; k += DEPTH) {
+      const depth = Math.min(DEPTH, columns - k)
+      for (let j = 0; j < columns;) {
+        const width = columns - j >= 8 ? 8 : 1
+        const [a, b, c] = [place(x, matrix, k), place(y, square, j) + stride * k, place(to, matrix, j)]
+        this.#addProduct(a, stride, 4, b, stride, c, stride, rows, width, depth)
+        j += width
+      }
+    }
+  }
+
+  /** c ← c + a·b for `rows` rows and `width` columns: see `ProductKernel`. */
+  #addProduct(
+    a: number,
+    aRow: number,
+    aStep: number,
+    b: number,
+    bStep: number,
+    c: number,
+    cRow: number,
+    rows: number,
+    width: 8 | 1,
+    depth: number,
+  ): void {
+    const { 4: four, 1: one } = this.#kernels.products
+    const [whole, end, bEnd] = [a + aRow * (rows & ~3), a + aRow * rows, b + bStep * depth]
+    if (whole > a) four[width](a, whole, aRow, aStep, b, bEnd, bStep, c, cRow)
+    if (end > whole) one[width](whole, end, aRow, aStep, b, bEnd, bStep, c + cRow * (rows & ~3), cRow)
+  }
+
   /** The kernels for as many columns from `j` on as can be done at once. */
   #columns({ columns }: Matrix, j: number): ColumnKernels {
     const { eight, one } = this.#kernels.columns
     return columns - j >= eight.width ? eight : one
+  }
+}
+
+/** Has what is above the diagonal be what is below it. */
+function mirror(values: Float32Array, size: number): void {
+  for (let row = 1; row < size; row++) {
+    for (let column = 0; column < row; column++) values[column * size + row] = values[row * size + column]
   }
 }
 

@@ -1,7 +1,23 @@
-/**
- * The arena's inner loops as a WebAssembly module, put together from its instructions: SIMD is a part of every engine
- * that runs Node.js 20. Codes: https://webassembly.github.io/spec/core/appendix/index-instructions.html
- */
+/** The arena's inner loops as a WebAssembly module, put together from its instructions. */
+import {
+  bytes,
+  END,
+  F64,
+  F64_ADD,
+  f32x4,
+  f64x2,
+  get,
+  I32,
+  loop,
+  places,
+  set,
+  tee,
+  unsigned,
+  V128,
+  v128,
+  type Code,
+} from './instructions.ts'
+import { addProduct, TILES, tileName, type ProductKernel } from './products.ts'
 
 export interface Memory {
   readonly buffer: ArrayBuffer
@@ -32,6 +48,8 @@ export interface Kernels {
   /** left ← left + share·(right - left), in blocks of 32 bytes. */
   approach(left: number, right: number, end: number, share: number): void
   readonly columns: { readonly eight: ColumnKernels; readonly one: ColumnKernels }
+  /** By height and width of their tiles. */
+  readonly products: Readonly<Record<4 | 1, Readonly<Record<8 | 1, ProductKernel>>>>
 }
 
 /**
@@ -79,61 +97,6 @@ const wasm = (
     }
   }
 ).WebAssembly
-
-const I32 = 0x7f
-const F64 = 0x7c
-const V128 = 0x7b
-
-const get = (local: number) => [0x20, local]
-const set = (local: number) => [0x21, local]
-const tee = (local: number) => [0x22, local]
-const END = [0x0b]
-
-const f32x4 = { add: [0xfd, 0xe4, 0x01], multiply: [0xfd, 0xe6, 0x01], notEqual: [0xfd, 0x42] }
-const f64x2 = {
-  add: [0xfd, 0xf0, 0x01],
-  subtract: [0xfd, 0xf1, 0x01],
-  multiply: [0xfd, 0xf2, 0x01],
-  splat: [0xfd, 0x14],
-  lane: (index: number) => [0xfd, 0x21, index],
-  /** Two float32 numbers as float64. */
-  load: (offset: number) => [0xfd, 0x5d, 2, offset, 0xfd, 0x5f],
-  /** One, beside 0. */
-  loadOne: [0xfd, 0x5c, 2, 0, 0xfd, 0x5f],
-  /** Rounded to float32, */
-  round: [0xfd, 0x5e],
-  /** and stored. */
-  store: (offset: number) => [0xfd, 0x5b, 2, offset, 0],
-  storeOne: [0xfd, 0x5a, 2, 0, 0],
-}
-const v128 = {
-  load: (offset: number) => [0xfd, 0x00, 2, offset],
-  store: (offset: number) => [0xfd, 0x0b, 2, offset],
-  /** Its first half, beside zeros. */
-  loadHalf: [0xfd, 0x5d, 3, 0],
-  storeHalf: [0xfd, 0x5b, 3, 0, 0],
-  zero: [0xfd, 0x0c, ...new Array<number>(16).fill(0)],
-  anyTrue: [0xfd, 0x53],
-}
-const F64_ADD = [0xa0]
-
-const bytes = (count: number) => [0x41, ...signed(count)]
-
-/** do { body; moving += step, … } while (the first of `moving` < local `end`) */
-function loop(
-  moving: readonly number[],
-  end: number,
-  step: readonly number[],
-  body: readonly number[],
-): number[] {
-  const [first, ...others] = moving
-  return [
-    ...[0x03, 0x40, ...body],
-    ...others.flatMap((local) => [...get(local), ...step, 0x6a, ...set(local)]),
-    ...[...get(first), ...step, 0x6a, ...tee(first)],
-    ...[...get(end), 0x49, 0x0d, 0, ...END],
-  ]
-}
 
 /** left[…] = left[…] + right[…] */
 const add = [
@@ -353,8 +316,6 @@ function columnKernels(width: 8 | 1): Record<Exclude<keyof ColumnKernels, 'width
   }
 }
 
-type Code = readonly number[]
-const places = (count: number) => new Array<number>(count).fill(I32)
 const columns = (width: 8 | 1) =>
   Object.entries(columnKernels(width)).map(
     ([text, [count, body]]) => [`${text}${width}`, places(count), [], body] as const,
@@ -370,15 +331,10 @@ const functions: readonly (readonly [name: string, parameters: Code, results: Co
   ['approach', [...places(3), F64], [], approach],
   ...columns(8),
   ...columns(1),
+  ...TILES.map(
+    ([height, width]) => [tileName(height, width), places(9), [], addProduct(height, width)] as const,
+  ),
 ]
-
-function unsigned(value: number): number[] {
-  return value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...unsigned(value >>> 7)]
-}
-
-function signed(value: number): number[] {
-  return value < 0x40 ? [value] : [(value & 0x7f) | 0x80, ...signed(value >> 7)]
-}
 
 function section(id: number, items: readonly (readonly number[])[]): number[] {
   const body = [...unsigned(items.length), ...items.flat()]
@@ -420,11 +376,16 @@ export function instantiate(): { memory: Memory; kernels: Kernels } {
     line: exports[`line${width}`],
     plane: exports[`plane${width}`],
   })
+  const products = (height: 4 | 1) => ({
+    8: exports[tileName(height, 8)],
+    1: exports[tileName(height, 1)],
+  })
   return {
     memory: exports.memory,
     kernels: {
-      ...(exports as unknown as Omit<Kernels, 'columns'>),
+      ...(exports as unknown as Omit<Kernels, 'columns' | 'products'>),
       columns: { eight: columns(8), one: columns(1) },
+      products: { 4: products(4), 1: products(1) },
     },
   }
 }

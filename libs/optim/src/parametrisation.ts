@@ -37,17 +37,25 @@ export interface Parametrisation {
   fromKernels(parameters: Float32Array, gain?: number): Float32Array
 }
 
-/** The identity. */
-export function plain(size: number): Parametrisation {
+/**
+ * The identity.
+ *
+ * @param cuts Where the second part and those behind it begin; where left out, each has `PART` elements.
+ */
+export function plain(size: number, cuts: readonly number[] = wholeParts(size)): Parametrisation {
   return {
     size,
     identity: true,
-    parts: Array.from({ length: Math.ceil(size / PART) }, (_, part) => ({
-      parameters: [part * PART, Math.min(size, (part + 1) * PART)] as const,
+    parts: [0, ...cuts].map((first, part) => ({
+      parameters: [first, cuts[part] ?? size] as const,
       gains: [size, size] as const,
     })),
     kernels: () => undefined,
     gradient: () => undefined,
     fromKernels: (parameters) => parameters,
   }
+}
+
+function wholeParts(size: number): number[] {
+  return Array.from({ length: Math.max(0, Math.ceil(size / PART) - 1) }, (_, part) => (part + 1) * PART)
 }
