@@ -12,8 +12,16 @@ export async function loadData(values: Record<string, unknown>, display: Display
     warn: (text) => display.say(`warning    ${text}`),
     ...(config.cache === undefined ? {} : { cacheDirectory: config.cache }),
     ...(config.limitTrain === undefined ? {} : { limitTrain: config.limitTrain }),
+    ...(config.holdOut === undefined ? {} : { holdOut: config.holdOut }),
     ...(config.limitTest === undefined ? {} : { limitTest: config.limitTest }),
   })
 }
 
-const dataKeys = { data: true, limitTrain: true, limitTest: true, imageSize: true, cache: true } as const
+const dataKeys = {
+  data: true,
+  holdOut: true,
+  limitTrain: true,
+  limitTest: true,
+  imageSize: true,
+  cache: true,
+} as const

@@ -42,6 +42,13 @@ export const trainingSchema = z.object({
     .enum(['heUniform', 'heNormal', 'glorotUniform', 'zeros'])
     .default('heUniform')
     .meta({ description: 'how the kernels start', unit: 'NAME' }),
+  identityStart: z.boolean().optional().meta({
+    description:
+      'have the first filters of the layers between first and last copy a channel each at the start',
+  }),
+  whitenedStart: z.boolean().optional().meta({
+    description: "start the first layer with the eigenvectors of the training images' patches",
+  }),
   init: z.string().optional().meta({
     description:
       'start from the weights in a file: a checkpoint (.convoy), Keras (.h5), TensorFlow.js (model.json) or .safetensors; with other classes the last layer is new',
@@ -90,6 +97,15 @@ export const trainingSchema = z.object({
     .max(1)
     .default(0.15)
     .meta({ description: 'share of the run in which oneCycle rises', unit: 'SHARE' }),
+  endRate: z.number().min(0).max(1).optional().meta({
+    description: 'share of its peak that the rate of oneCycle ends with (default: 0)',
+    unit: 'SHARE',
+  }),
+  optimizer: z.enum(['sgd', 'muon']).optional().meta({
+    description:
+      'how the parameters follow the gradient: sgd (the default), with momentum; muon, momentum made orthogonal layer by layer',
+    unit: 'NAME',
+  }),
   momentum: z.number().min(0).lt(1).default(0.9).meta({ description: 'μ', unit: 'X' }),
   nesterov: z.boolean().default(true).meta({ description: "Nesterov's form of momentum" }),
   weightDecay: z
@@ -97,6 +113,23 @@ export const trainingSchema = z.object({
     .min(0)
     .default(0)
     .meta({ description: 'L2: adds this times the kernels to their gradient', unit: 'X' }),
+  biasRate: z.number().min(0).optional().meta({
+    description: 'what the rate is multiplied by for biases (default: 1)',
+    unit: 'FACTOR',
+  }),
+  headRate: z.number().min(0).optional().meta({
+    description: "what muon's rate is multiplied by for the last layer (default: 1)",
+    unit: 'FACTOR',
+  }),
+  parametrisation: z.enum(['plain', 'standardised']).optional().meta({
+    description:
+      'what sgd moves: the kernels (plain, the default), or variables of which each filter is made with mean 0 and a length of its own',
+    unit: 'NAME',
+  }),
+  labelSmoothing: z.number().min(0).lt(1, 'at 1 nothing is left of the labels').optional().meta({
+    description: 'share of each label that is spread over all classes (default: 0)',
+    unit: 'SHARE',
+  }),
   clipNorm: z
     .number()
     .min(0)
@@ -107,12 +140,28 @@ export const trainingSchema = z.object({
     unit: 'NAME',
   }),
   flip: z.boolean().default(false).meta({ description: 'mirror every other training image' }),
+  alternatingFlip: z.boolean().optional().meta({
+    description: 'mirror each training image in every other epoch, its first time by chance',
+  }),
   shift: z
     .int()
     .min(0)
     .max(64)
     .default(0)
     .meta({ description: 'shift training images by up to this', unit: 'PIXELS' }),
+  cutout: z.int().min(1).max(512).optional().meta({
+    description: 'cut a square of this side out of each training image, at a place drawn by chance',
+    unit: 'PIXELS',
+  }),
+  sizes: z.string().optional().meta({
+    description:
+      'train on smaller images first, as in 16:0.4,24:0.3,32: sizes and their shares of the run; an image costs as much as its area',
+    unit: 'SIZE:SHARE,…,SIZE',
+  }),
+  resize: z.enum(['shrink', 'crop']).optional().meta({
+    description: 'how --sizes makes images smaller: whole ones shrunk (the default), or a window of each',
+    unit: 'NAME',
+  }),
   wire: z.enum(['float32', 'bf16']).default('float32').meta({
     description: 'how gradients travel; bf16 halves the bytes, rounded at a fixed level',
     unit: 'NAME',
@@ -142,6 +191,10 @@ export const dataSchema = z.object({
     unit: 'SOURCE',
   }),
   limitTrain: z.int().min(1).optional().meta({ description: 'use only so many training images', unit: 'N' }),
+  holdOut: z.int().min(1).optional().meta({
+    description: 'keep so many training images aside as the test set, to tune on',
+    unit: 'N',
+  }),
   limitTest: z.int().min(1).optional().meta({ description: 'use only so many test images', unit: 'N' }),
   imageSize: z
     .int()

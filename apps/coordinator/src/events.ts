@@ -26,6 +26,8 @@ export type RunEvent =
       testImages: number
       epochs: number
       stepsPerEpoch: number
+      /** What the whole run costs, in epochs of full-size images; not in the metrics of older runs. */
+      work?: number
       /** The step at which --steps ends the run. */
       steps?: number
       batchSize: number
@@ -79,6 +81,10 @@ export type RunEvent =
       learningRate: number
       gradientNorm: number
       samples: number
+      /** Height and width that the images were made smaller to, where they were. */
+      size?: number
+      /** What the run cost so far, in epochs of full-size images; not in the metrics of older runs. */
+      work?: number
       /** Time since the last step's end, in seconds. */
       seconds: number
       /** Of it, in seconds: the engine's time of the worker that computed longest; the update. The rest is the wire. */
@@ -129,6 +135,8 @@ export type RunEvent =
       parametersSha256: string
       step: number
       epoch: number
+      /** What the run cost, in epochs of full-size images. */
+      work: number
       imagesPerSecond: number
       /** Mean cost over the last whole epoch, before each update; null before there is one. */
       trainLoss: number | null
@@ -138,7 +146,14 @@ export type RunEvent =
       numerics: NumericsClass | null
       finished: boolean
       /** With --until: whether its accuracy was reached, and what was trained until then; seconds without the tests. */
-      until?: { accuracy: number; reached: boolean; epochs: number; seconds: number; samples: number }
+      until?: {
+        accuracy: number
+        reached: boolean
+        epochs: number
+        seconds: number
+        samples: number
+        work: number
+      }
     }
 
 /** The reason of a `workerLeft` whose worker had said that it would leave. */

@@ -13,7 +13,7 @@ export const frame = {
 
 /** A gradient of three leaves; `accept` may throw. */
 export const gradientJob = (step: number, accept: (node: string, worker: string) => void): Job => ({
-  ...{ task: 'gradient', planned: true, largest: 64, epoch: 0, step, units: 3 },
+  ...{ task: 'gradient', planned: true, largest: 64, epoch: 0, step, units: 3, size: undefined, cost: 1 },
   samples: (lo, hi) => hi - lo,
   encoding: () => 'float32',
   request: () => ({ pixels: 'none', payloads: [] }),

@@ -68,12 +68,13 @@ function readCheckpoint(bytes: Uint8Array, file: string): Weights {
   const start = view.getUint32(4, true)
   const header = new Unpackr({ useRecords: false }).unpack(
     bytes.subarray(PREFIX, PREFIX + view.getUint32(0, true)),
-  ) as { kind?: unknown; step?: unknown; network?: unknown }
+  ) as { kind?: unknown; step?: unknown; network?: unknown; variablesSize?: unknown }
   const network = networkSpec.safeParse(header.network)
   if (header.kind !== 'checkpoint' || !network.success) throw nameless(file)
   const { size } = parameterLayout(network.data.model)
-  // The velocity follows the parameters.
-  if (end - start !== 8 * size) throw unreadable(file, 'it has the wrong size')
+  // The velocity follows the parameters, and first what they are made of, where that is something else.
+  const variables = header.variablesSize === undefined ? size / 2 : Number(header.variablesSize)
+  if (end - start !== 4 * size + 8 * variables) throw unreadable(file, 'it has the wrong size')
   return {
     ...network.data,
     parameters: new Float32Array(bytes.slice(start, start + 4 * size).buffer),

@@ -2,7 +2,7 @@ import { augmentationSpec, LeafImages, loadDataset, preprocessingSpec, type Data
 import { Masks, PREDICT_BATCH, type CompiledModel, type Engine } from '@convoy/engine'
 import { createEngine } from '@convoy/engines'
 import { asConvoyError } from '@convoy/errors'
-import { parameterLayout, trainedLayout, volume, type ModelSpec } from '@convoy/model'
+import { parameterLayout, resized, trainedLayout, volume, type ModelSpec } from '@convoy/model'
 import {
   encodeFrame,
   payloadOf,
@@ -48,40 +48,84 @@ interface Leaf {
   readonly masks: Masks
 }
 
+/** What computes images of one size. */
+interface Plan {
+  readonly compiled: CompiledModel
+  /** Samples of a leaf. */
+  readonly microBatch: number
+  /** Two: while an engine computes one, it may take the next in. */
+  readonly leaves: readonly Leaf[]
+  /** Parameters that the engine holds: after how many updates. */
+  step: number
+}
+
 /** Everything that belongs to one run: made at its welcome, reused in every step. */
 class Bench {
   readonly welcome: Welcome
   readonly model: ModelSpec
-  readonly compiled: CompiledModel
-  /** Two: while an engine computes one, it may take the next in. */
-  readonly leaves: readonly Leaf[]
+  /** For images as they are: what tests are computed with. */
+  readonly full: Plan
+  /** For images that are made smaller, by size. */
+  readonly smaller: ReadonlyMap<number, Plan>
   readonly summer: NodeSummer
   readonly pixelsPerImage: number
   readonly parameterCount: number
   /** Numbers of a gradient: one for each parameter that is trained. */
   readonly gradientSize: number
-  /** Parameters that the engine holds: after how many updates. */
-  step = -1
   /** Frames that came back after they were sent. */
   readonly frames: ArrayBuffer[] = []
 
-  constructor(welcome: Welcome, compiled: CompiledModel) {
-    const { model, microBatch } = welcome
+  private constructor(welcome: Welcome, full: Plan, smaller: ReadonlyMap<number, Plan>) {
+    const { model } = welcome
     this.welcome = welcome
     this.model = model
-    this.compiled = compiled
-    const preprocessing = preprocessingSpec.parse(welcome.preprocessing)
-    const augmentation = augmentationSpec.parse(welcome.augmentation)
-    const most = Math.max(microBatch, PREDICT_BATCH)
-    this.leaves = Array.from({ length: compiled.begin ? 2 : 1 }, () => ({
-      batch: new LeafImages(model.input, preprocessing, augmentation, most),
-      masks: new Masks(model, microBatch),
-    }))
+    this.full = full
+    this.smaller = smaller
     this.parameterCount = parameterLayout(model).size
     this.gradientSize = trainedLayout(model).size
     this.summer = new NodeSummer(this.gradientSize)
     this.pixelsPerImage = volume(model.input)
   }
+
+  /** Compiles the model for every size that the run has. */
+  static async open(engine: Engine, welcome: Welcome): Promise<Bench> {
+    const { model, microBatch } = welcome
+    const full = await makePlan(engine, welcome, model.input[0], microBatch)
+    const smaller = new Map<number, Plan>()
+    for (const { size, microBatch } of welcome.smaller)
+      smaller.set(size, await makePlan(engine, welcome, size, microBatch))
+    return new Bench(welcome, full, smaller)
+  }
+
+  plan(size: number | undefined): Plan {
+    const plan = size === undefined ? this.full : this.smaller.get(size)
+    if (!plan) throw new Error(`images of ${size} pixels a side were not announced`)
+    return plan
+  }
+
+  /** Makes every engine forget which parameters it holds. */
+  forget(): void {
+    for (const plan of [this.full, ...this.smaller.values()]) plan.step = -1
+  }
+
+  dispose(): void {
+    for (const { compiled } of [this.full, ...this.smaller.values()]) compiled.dispose()
+  }
+}
+
+async function makePlan(engine: Engine, welcome: Welcome, size: number, microBatch: number): Promise<Plan> {
+  const { model } = welcome
+  const full = size === model.input[0]
+  const input = full ? model : resized(model, size)
+  const compiled = await engine.compile(input, microBatch)
+  const preprocessing = preprocessingSpec.parse(welcome.preprocessing)
+  const augmentation = augmentationSpec.parse(welcome.augmentation)
+  const most = full ? Math.max(microBatch, PREDICT_BATCH) : microBatch
+  const leaves = Array.from({ length: compiled.begin ? 2 : 1 }, () => ({
+    batch: new LeafImages(model.input, preprocessing, augmentation, most, size),
+    masks: new Masks(input, microBatch),
+  }))
+  return { compiled, microBatch, leaves, step: -1 }
 }
 
 let engine: Engine
@@ -107,9 +151,9 @@ async function start(): Promise<void> {
 }
 
 async function compile(welcome: Welcome): Promise<void> {
-  bench?.compiled.dispose()
+  bench?.dispose()
   bench = undefined
-  bench = new Bench(welcome, await engine.compile(welcome.model, welcome.microBatch))
+  bench = await Bench.open(engine, welcome)
   tell({ kind: 'compiled' })
   void run()
 }
@@ -120,9 +164,10 @@ function handle(order: Order): void {
       compile(order.welcome).catch(fail)
       break
     case 'parameters':
+      if (parameters && bench && bench.smaller.size > 0) free(parameters.payload)
       parameters = order
       // A step that is done again comes with other parameters.
-      if (bench) bench.step = -1
+      bench?.forget()
       // Requests on older parameters are of no use to anyone now.
       drop((request) => request.work.step !== order.step)
       break
@@ -148,7 +193,7 @@ function handle(order: Order): void {
       bench?.frames.push(order.frame)
       break
     case 'stop':
-      bench?.compiled.dispose()
+      bench?.dispose()
       engine.dispose()
       port.close()
       break
@@ -176,9 +221,10 @@ async function run(): Promise<void> {
     cancelled = false
     const { work } = request
     try {
-      load(bench, work.step)
-      if (work.task === 'gradient') await computeGradient(bench, request)
-      else await evaluate(bench, request)
+      const plan = bench.plan(work.size)
+      load(bench, plan, work.step)
+      if (work.task === 'gradient') await computeGradient(bench, plan, request)
+      else await evaluate(bench, plan, request)
     } catch (thrown) {
       tell({ kind: 'failed', work, why: asConvoyError(thrown).message })
     }
@@ -190,13 +236,14 @@ async function run(): Promise<void> {
   busy = false
 }
 
-function load(bench: Bench, step: number): void {
+function load(bench: Bench, plan: Plan, step: number): void {
   if (parameters?.step !== step) throw new Error(`the parameters of step ${step} are not here`)
-  if (bench.step === step) return
+  if (plan.step === step) return
   const { payload } = parameters
-  bench.compiled.load(new Float32Array(payload.buffer, payload.byteOffset, bench.parameterCount))
-  free(payload)
-  bench.step = step
+  plan.compiled.load(new Float32Array(payload.buffer, payload.byteOffset, bench.parameterCount))
+  // With plans of several sizes, a test may follow on the same parameters.
+  if (bench.smaller.size === 0) free(payload)
+  plan.step = step
 }
 
 /** Sample ids of a request, and where its labels and pixels are. */
@@ -241,10 +288,11 @@ function fill(
 }
 
 /** The sum over a node's leaves, in the tree's order. */
-async function computeGradient(bench: Bench, request: Request): Promise<void> {
+async function computeGradient(bench: Bench, plan: Plan, request: Request): Promise<void> {
   const { work } = request
-  const { microBatch, seed } = bench.welcome
-  const { compiled, leaves, summer } = bench
+  const { seed } = bench.welcome
+  const { summer } = bench
+  const { compiled, leaves, microBatch } = plan
   const samples = unpack(bench, request)
   const started = performance.now()
   summer.begin(work.lo, work.hi)
@@ -284,7 +332,7 @@ async function computeGradient(bench: Bench, request: Request): Promise<void> {
 }
 
 /** Logits of the request's images. */
-async function evaluate(bench: Bench, request: Request): Promise<void> {
+async function evaluate(bench: Bench, plan: Plan, request: Request): Promise<void> {
   const { work } = request
   const { classes } = bench.model
   const samples = unpack(bench, request)
@@ -292,13 +340,9 @@ async function evaluate(bench: Bench, request: Request): Promise<void> {
   const logits = new Float32Array(work.count * classes)
   for (let from = 0; from < work.count; from += PREDICT_BATCH) {
     const count = Math.min(PREDICT_BATCH, work.count - from)
-    const [leaf] = bench.leaves
+    const [leaf] = plan.leaves
     fill(bench, samples, from, count, request, leaf)
-    bench.compiled.predict(
-      leaf.batch.images,
-      count,
-      logits.subarray(from * classes, (from + count) * classes),
-    )
+    plan.compiled.predict(leaf.batch.images, count, logits.subarray(from * classes, (from + count) * classes))
     if (from + count < work.count) await hearMessages()
     if (cancelled) return tell({ kind: 'failed', work, why: 'cancelled' })
   }

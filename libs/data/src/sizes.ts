@@ -80,17 +80,22 @@ export function sizeAt(stages: readonly Stage[], step: number, totalSteps: numbe
   return (stage ?? stages.at(-1)!).size
 }
 
-/** What a run costs, in epochs at full size: an image's cost goes with its area. */
+/**
+ * What a run costs up to a step, in epochs at full size: an image's cost goes with its area.
+ *
+ * @param until Updates; the whole run where left out.
+ */
 export function workOf(
   stages: readonly Stage[],
   { totalSteps, stepsPerEpoch }: { readonly totalSteps: number; readonly stepsPerEpoch: number },
+  until = totalSteps,
 ): number {
   const full = stages.at(-1)!.size
   let share = 0
   let from = 0
   let area = 0
   for (const stage of stages) {
-    const to = firstAfter((share += stage.share), totalSteps)
+    const to = Math.min(until, firstAfter((share += stage.share), totalSteps))
     area += (to - from) * stage.size * stage.size
     from = to
   }

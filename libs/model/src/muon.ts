@@ -2,7 +2,7 @@ import { trainedLayout } from './layout.ts'
 import type { ModelSpec } from './spec.ts'
 
 /** Of a layer whose input has gone through a ReLU, the length of a filter. */
-const AFTER_RELU = 1.7
+const AFTER_RELU = 1.25
 
 /** A kernel for Muon: where it is in the layout of the trained parameters, and how its layer is treated. */
 export interface MuonKernel {
@@ -12,7 +12,7 @@ export interface MuonKernel {
   readonly filters: number
   /** What the rate is multiplied by. */
   readonly rate: number
-  /** c: the length of a filter. Where not given, 1.7 if the input has gone through a ReLU since the last convolution, else and in the last layer 1. */
+  /** c: the length of a filter: 1.25 if the input has gone through a ReLU since the last convolution, else and in the last layer 1. */
   readonly scale: number
   /** Whether each filter's gradient has its mean taken out: between the first layer and the last. */
   readonly centred: boolean
@@ -21,30 +21,31 @@ export interface MuonKernel {
 }
 
 export interface MuonKernelOptions {
-  /** What the rate is multiplied by for the model's first layer; 1 where left out. */
-  readonly firstRate?: number
-  /** And for its last; 1 where left out. */
+  /** Whether the first layer whitens the images' patches; then it stays as it is. */
+  readonly whitened?: boolean
+  /** What the rate is multiplied by for the model's last layer; 1 where left out. */
   readonly lastRate?: number
-  /** c of each layer of the model, frozen ones too, such as those that make the deviation of outputs 1 at the start. */
-  readonly scales?: readonly number[]
+  /** Whether norms are held, as they are unless weights were given. */
+  readonly held?: boolean
 }
 
 /** The kernels of all trained layers. */
 export function muonKernels(model: ModelSpec, options: MuonKernelOptions = {}): MuonKernel[] {
-  const { firstRate = 1, lastRate = 1, scales } = options
+  const { whitened = false, lastRate = 1, held = true } = options
   const convolutions = model.layers.flatMap(({ kind }, layer) => (kind === 'conv2d' ? [layer] : []))
   const [first, last] = [convolutions[0], convolutions.at(-1)]
   return trainedLayout(model).views.flatMap(({ name, role, layer, shape, offset, size }) => {
     if (role === 'bias') return []
     const number = convolutions.indexOf(layer)
     const since = model.layers.slice((convolutions[number - 1] ?? -1) + 1, layer)
-    const held = layer !== last
-    const usual = held && since.some(({ kind }) => kind === 'relu') ? AFTER_RELU : 1
+    const fixed = whitened && layer === first
     return [
       {
-        ...{ name, offset, size, filters: shape[3], held, centred: held && layer !== first },
-        rate: layer === last ? lastRate : layer === first ? firstRate : 1,
-        scale: scales?.[number] ?? usual,
+        ...{ name, offset, size, filters: shape[3] },
+        held: held && layer !== last && !fixed,
+        centred: layer !== first && layer !== last,
+        rate: fixed ? 0 : layer === last ? lastRate : 1,
+        scale: layer !== last && since.some(({ kind }) => kind === 'relu') ? AFTER_RELU : 1,
       },
     ]
   })

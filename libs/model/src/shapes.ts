@@ -66,6 +66,11 @@ export function inputShapes(model: ModelSpec): Shape[] {
   return [model.input, ...outputShapes(model).slice(0, -1)]
 }
 
+/** The same network for images of another size: its parameters stay where they are, since no layer has one for each place. */
+export function resized(model: ModelSpec, size: number): ModelSpec {
+  return { ...model, input: [size, size, model.input[2]] }
+}
+
 /** How many activations one image has after a layer of this shape. */
 export function volume(shape: Shape): number {
   return shape[0] * shape[1] * shape[2]

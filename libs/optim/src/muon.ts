@@ -10,7 +10,7 @@ export interface MuonKernel {
   /** How many elements it has. */
   readonly size: number
   readonly filters: number
-  /** What the rate is multiplied by. */
+  /** What the rate is multiplied by; at 0 the kernel stays as it is. */
   readonly rate: number
   /** c: how long a filter is, for what its input has gone through. */
   readonly scale: number
@@ -78,6 +78,7 @@ function rule(arena: Arena, velocity: Slot, { kernels, momentum, iterations }: M
 
   function moveKernel(w: Slot, g: Slot, kernel: MuonKernel, rate: number, scale: number): void {
     const { offset, size, filters } = kernel
+    if (kernel.rate === 0) return
     const matrix: Matrix = { first: offset, rows: size / filters, columns: filters }
     const { rows } = matrix
     // m and what is looked ahead to are the same line of g and of m as it is by then.

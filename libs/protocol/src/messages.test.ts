@@ -36,6 +36,7 @@ const fromCoordinator = [
     augmentation: { flip: true, shift: 4 },
     seed: 2 ** 40,
     microBatch: 16,
+    smaller: [{ size: 16, microBatch: 64 }],
     fingerprint: 'f',
     samples: true,
   },

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { decodeFrame, type Frame } from './frame.ts'
 
 /** Raised whenever a message changes; both sides must have the same. */
-export const PROTOCOL_VERSION = 1
+export const PROTOCOL_VERSION = 2
 
 /** Bytes that the header of a worker's message may have; the longest one holds 2,000 characters of text. */
 const MAX_WORKER_HEADER = 16_384
@@ -88,7 +88,12 @@ const welcome = z.strictObject({
   preprocessing: z.unknown(),
   augmentation: z.unknown(),
   seed: z.number().int().min(0),
+  /** Samples of a leaf of images as large as the data set's. */
   microBatch: z.int().min(1).max(65_536),
+  /** Smaller sizes that images have in parts of the run, and how many samples a leaf then has. */
+  smaller: z
+    .array(z.strictObject({ size: z.int().min(1).max(4096), microBatch: z.int().min(1).max(65_536) }))
+    .max(64),
   fingerprint: z.string().max(64),
   /** Whether `work` carries samples (false where your data set has the run's fingerprint). */
   samples: z.boolean(),
@@ -111,6 +116,8 @@ const work = z.strictObject({
   ...node,
   /** Samples in the payload. */
   count,
+  /** Height and width that the images are made smaller to; left out where they stay as they are. */
+  size: z.int().min(1).max(4096).optional(),
   pixels: z.enum(['uint8', 'float32', 'none']),
   /** How the gradient travels back. */
   encoding: z.enum(['float32', 'bf16']),

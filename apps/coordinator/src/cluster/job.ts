@@ -14,6 +14,10 @@ export interface Job {
   readonly largest: number
   /** Whether all is planned at once by measured speed (a batch) or handed out bit by bit (a test set). */
   readonly planned: boolean
+  /** Height and width that images are made smaller to, where they are. */
+  readonly size: number | undefined
+  /** What a sample costs beside one of full size: workers' speed is measured in these. */
+  readonly cost: number
   /** How many samples leaves [lo, hi) have. */
   samples(lo: number, hi: number): number
   /** How the answer to [lo, hi) travels. */

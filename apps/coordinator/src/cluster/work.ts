@@ -118,11 +118,11 @@ export class Work {
   assign(member: Member, piece: Piece): void {
     const job = this.job!
     const { lo, hi } = piece
-    const { task, epoch, step } = job
+    const { task, epoch, step, size } = job
     const id = this.#nextId++
-    const samples = job.samples(lo, hi)
+    const count = job.samples(lo, hi)
     const assignment: Assignment = {
-      ...{ id, lo, hi, step, samples, startedAt: performance.now(), late: false },
+      ...{ id, lo, hi, step, samples: count * job.cost, startedAt: performance.now(), late: false },
     }
     member.assignments.set(id, assignment)
     this.#pieces.set(assignment, piece)
@@ -130,7 +130,10 @@ export class Work {
     const { pixels, payloads } = job.request(lo, hi, !member.holdsData)
     const encoding = job.encoding(lo, hi)
     member.send(
-      { kind: 'work', task, id, epoch, step, lo, hi, count: samples, pixels, encoding },
+      {
+        ...{ kind: 'work' as const, task, id, epoch, step, lo, hi, count, pixels, encoding },
+        ...(size === undefined ? {} : { size }),
+      },
       ...payloads,
     )
   }

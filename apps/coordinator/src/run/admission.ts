@@ -12,6 +12,8 @@ export interface Subject {
   readonly model: ModelSpec
   readonly preprocessing: PreprocessingSpec
   readonly dataset: Dataset
+  /** Sizes that images are made smaller to in parts of the run, and samples of a leaf then. */
+  readonly smaller: Welcome['smaller']
 }
 
 /**
@@ -46,12 +48,17 @@ export class Admission {
   /** What a worker is told that may join. Throws E_NUMERICS. */
   admit(hello: Hello): Welcome {
     this.#compare(hello)
-    const { flip, shift, seed, microBatch } = this.#config
-    const { run, model, preprocessing, dataset } = this.subject
+    const { flip, alternatingFlip, shift, cutout, resize, seed, microBatch } = this.#config
+    const { run, model, preprocessing, dataset, smaller } = this.subject
     const { fingerprint } = dataset
-    const augmentation: AugmentationSpec = { flip, shift }
+    const augmentation: AugmentationSpec = {
+      flip: alternatingFlip ? 'alternating' : flip,
+      shift,
+      ...(cutout === undefined ? {} : { cutout }),
+      ...(resize === undefined ? {} : { resize }),
+    }
     return {
-      ...{ run, model, preprocessing, augmentation, seed, microBatch, fingerprint },
+      ...{ run, model, preprocessing, augmentation, seed, microBatch, smaller, fingerprint },
       samples: hello.fingerprint !== fingerprint,
     }
   }

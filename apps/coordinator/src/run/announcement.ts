@@ -40,6 +40,7 @@ export function announce(opening: Opening, report: Report): void {
 
 function reportStart({ name, config, model, dataset, training }: Opening, report: Report): void {
   const { batchSize, stepsPerEpoch } = training.length
+  const { steps } = config
   report({
     event: 'start',
     run: name,
@@ -51,7 +52,8 @@ function reportStart({ name, config, model, dataset, training }: Opening, report
     testImages: dataset.test.count,
     epochs: config.epochs,
     stepsPerEpoch,
-    ...(config.steps === undefined ? {} : { steps: config.steps }),
+    work: training.sizes.work(steps),
+    ...(steps === undefined ? {} : { steps }),
     batchSize,
     seed: config.seed,
     resumedAt: training.progress.step,

@@ -4,10 +4,11 @@ import { createHash } from 'node:crypto'
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
+import type { Moved } from '../training/index.ts'
 
 /**
- * A checkpoint is everything that the next step depends on. The file is a frame as on the wire (header, then parameters
- * and velocity as float32), followed by the SHA-256 of all before it. It is written to a temporary name, synced and
+ * A checkpoint is everything that the next step depends on. The file is a frame as on the wire (header, then as float32
+ * the parameters, the variables that they are made of, where there are such, and the velocity), followed by the SHA-256 of all before it. It is written to a temporary name, synced and
  * renamed, so that a file under its final name is whole unless the disk lied; the sum tells if it did.
  */
 const header = z.strictObject({
@@ -18,6 +19,8 @@ const header = z.strictObject({
   step: z.int().min(0),
   epoch: z.int().min(0),
   size: z.int().min(1),
+  /** How many variables there are, and so velocities; left out where the parameters themselves are moved. */
+  variablesSize: z.int().min(1).optional(),
   /** Sums over the samples of the running epoch, to go on with. */
   epochLoss: z.number(),
   epochCorrect: z.int().min(0),
@@ -41,12 +44,9 @@ const header = z.strictObject({
   network: z.unknown().optional(),
 })
 
-export type CheckpointHeader = Omit<z.infer<typeof header>, 'kind' | 'version'>
+export type CheckpointHeader = Omit<z.infer<typeof header>, 'kind' | 'version' | 'variablesSize'>
 
-export interface Checkpoint extends CheckpointHeader {
-  readonly parameters: Float32Array
-  readonly velocity: Float32Array
-}
+export interface Checkpoint extends CheckpointHeader, Moved {}
 
 const NAME = /^step-(\d+)\.convoy$/
 /** What a process that was killed in the middle of a write leaves behind. */
@@ -58,8 +58,13 @@ const torn = (file: string, what: string) =>
 
 /** Encodes a checkpoint; the arrays are copied, so training may go on while the bytes are written. */
 export function encodeCheckpoint(checkpoint: Checkpoint): Uint8Array {
-  const { parameters, velocity, ...rest } = checkpoint
-  const body = encodeFrame({ kind: 'checkpoint', version: 1, ...rest }, parameters, velocity)
+  const { parameters, variables, velocity, ...rest } = checkpoint
+  const body = variables
+    ? encodeFrame(
+        { kind: 'checkpoint', version: 1, ...rest, variablesSize: variables.length },
+        ...[parameters, variables, velocity],
+      )
+    : encodeFrame({ kind: 'checkpoint', version: 1, ...rest }, parameters, velocity)
   return Buffer.concat([body, createHash('sha256').update(body).digest()])
 }
 
@@ -78,10 +83,15 @@ export function decodeCheckpoint(bytes: Uint8Array, file: string): Checkpoint {
   }
   const parsed = header.safeParse(frame.header)
   if (!parsed.success) throw torn(file, 'the file was written by another version of Convoy')
-  const { kind: _kind, version: _version, ...rest } = parsed.data
-  if (frame.payload.byteLength !== 8 * rest.size) throw torn(file, 'the file has the wrong size')
-  const numbers = new Float32Array(frame.payload.buffer, frame.payload.byteOffset, 2 * rest.size)
-  return { ...rest, parameters: numbers.slice(0, rest.size), velocity: numbers.slice(rest.size) }
+  const { kind: _kind, version: _version, variablesSize, ...rest } = parsed.data
+  const { size } = rest
+  const count = variablesSize === undefined ? 2 * size : size + 2 * variablesSize
+  if (frame.payload.byteLength !== 4 * count) throw torn(file, 'the file has the wrong size')
+  const numbers = new Float32Array(frame.payload.buffer, frame.payload.byteOffset, count)
+  const parameters = numbers.slice(0, size)
+  if (variablesSize === undefined) return { ...rest, parameters, velocity: numbers.slice(size) }
+  const end = size + variablesSize
+  return { ...rest, parameters, variables: numbers.slice(size, end), velocity: numbers.slice(end) }
 }
 
 /** Reads one checkpoint file. Throws E_CHECKPOINT. */

@@ -144,6 +144,7 @@ export async function openEvaluation(
         seed: 0,
         // Nothing is trained here: the smallest plan for gradients is the soonest made.
         microBatch: 1,
+        smaller: [],
         fingerprint: dataset.fingerprint,
         samples: true,
       }),

@@ -13,7 +13,10 @@ export function modelFor(config: Omit<TrainingConfig, 'microBatch'>, { shape, cl
     dropout: config.dropout,
     head: config.head,
   })
-  return config.freeze === undefined ? built : freeze(built, config.freeze)
+  const { labelSmoothing = 0 } = config
+  // Workers of a network without it need not know of it.
+  const model = labelSmoothing > 0 ? { ...built, labelSmoothing } : built
+  return config.freeze === undefined ? model : freeze(model, config.freeze)
 }
 
 /** The network as a checkpoint describes it, so that it can be used without the run. */

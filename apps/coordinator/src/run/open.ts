@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8'
 import { Cluster } from '../cluster/index.ts'
 import { trainingSchema, type CoordinatorConfig } from '../config.ts'
 import type { Report } from '../events.ts'
-import { lengthOf, Training, type State } from '../training/index.ts'
+import { checkOptimizer, lengthOf, Sizes, Training, type State } from '../training/index.ts'
 import { Admission } from './admission.ts'
 import { announce } from './announcement.ts'
 import { keepConfig, makeFolder } from './folder.ts'
@@ -26,25 +26,30 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   // everything about once a message, in the middle of a step. It may wait until the heap has grown three times.
   setFlagsFromString('--heap-growing-percent=200')
   const settings = trainingSchema.parse(config)
-  const { dataset, preprocessing } = await prepare(raw, config.preprocessing, {
+  checkOptimizer(settings)
+  const prepared = await prepare(raw, config.preprocessing, {
     cacheDirectory: config.cache,
     progress: (text) => listen({ event: 'preparing', text }),
   })
+  const { dataset, preprocessing } = prepared
   const model = modelFor(config, dataset)
+  const length = lengthOf(settings, dataset.train.count)
+  const sizes = new Sizes(settings, dataset, length)
   const folder = await makeFolder(config, model.name)
   const { name, directory } = folder
-  const initial = await initialParameters(settings, model, directory).catch(folder.giveUp)
+  const initial = await initialParameters(
+    ...[settings, model, prepared, sizes.at(0).size ?? dataset.shape[0], directory],
+  ).catch(folder.giveUp)
   const identity = identityOf(settings, dataset, initial.from?.sha256)
   const past = await readPast(directory, model)
 
   const listeners = new Listeners(directory, config.tensorboard, listen)
   const { report } = listeners
-  const { stepsPerEpoch } = lengthOf(settings, dataset.train.count)
   const { store, saved } = await openCheckpoints(
     folder,
     config.keepCheckpoints,
     identity,
-    stepsPerEpoch,
+    length.stepsPerEpoch,
     report,
   )
   past.history.checkpoint = saved?.step ?? null
@@ -52,17 +57,19 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
 
   const resumed = saved !== undefined
   const cluster = new Cluster(report, { verify: config.verify, resumed })
-  const beginning = (): State => ({
-    parameters: initial.parameters,
-    velocity: new Float32Array(initial.parameters.length),
-  })
+  const beginning = (): State => ({ parameters: initial.parameters })
   const ledger = config.ledger ? listeners.lineFile('ledger.jsonl') : undefined
   const { tests, convergence } = past
   const training = new Training({
-    ...{ config, model, dataset, cluster, report, tests, convergence, start: saved ?? beginning() },
+    ...{ config, model, dataset, sizes, cluster, report, tests, convergence, start: saved ?? beginning() },
     ...(ledger ? { used: (update) => ledger.write({ ...update, samples: [...update.samples] }) } : {}),
   })
-  const admission = new Admission(config, { run: name, model, preprocessing, dataset }, report, saved)
+  const admission = new Admission(
+    config,
+    { run: name, model, preprocessing, dataset, smaller: sizes.smaller },
+    report,
+    saved,
+  )
   const serving = new Serving(config, cluster, training, admission, past.history, listeners)
   const url = await serving.listen().catch(async (error: unknown) => {
     await listeners.close()

@@ -63,6 +63,7 @@ export class Run {
     const { progress, testing, reporter } = training
     const { step, epoch, seconds } = progress
     const { until } = testing
+    const work = training.sizes.work(step)
     const samples = epoch * training.length.images + progress.epochSamples
     return {
       event: 'done',
@@ -70,6 +71,7 @@ export class Run {
       parametersSha256: parametersSha256(training.weights.values),
       step,
       epoch,
+      work,
       imagesPerSecond: reporter.seconds > 0 ? reporter.samples / reporter.seconds : 0,
       trainLoss: Number.isFinite(reporter.trainLoss) ? reporter.trainLoss : null,
       testAccuracy: training.testAccuracy ?? testing.score?.accuracy ?? null,
@@ -79,7 +81,7 @@ export class Run {
       finished: training.finished,
       ...(until === undefined
         ? {}
-        : { until: { accuracy: until, reached: training.reached, epochs: epoch, seconds, samples } }),
+        : { until: { accuracy: until, reached: training.reached, epochs: epoch, seconds, samples, work } }),
     }
   }
 

@@ -74,10 +74,7 @@ export class SavedStates implements EarlierStates {
     this.#step = step
     this.#at = performance.now()
     try {
-      const file = await store.write(
-        { ...progress, ...header(), parameters: weights.values, velocity: weights.velocity },
-        ready,
-      )
+      const file = await store.write({ ...progress, ...header(), ...weights.state }, ready)
       if (file !== undefined) report({ event: 'checkpoint', step, path: file })
     } catch (error) {
       // Training goes on and the last good checkpoint stays; the next one is tried in its turn.

@@ -45,7 +45,15 @@ beforeEach(async () => {
     admit: () => ({
       run: 'test',
       model: {} as never,
-      ...{ preprocessing: {}, augmentation: {}, seed: 0, microBatch: 16, fingerprint: '', samples: true },
+      ...{
+        preprocessing: {},
+        augmentation: {},
+        seed: 0,
+        microBatch: 16,
+        smaller: [],
+        fingerprint: '',
+        samples: true,
+      },
     }),
     page: (path) => (path === '/healthz' ? { status: 200, type: 'text/plain', body: 'ok\n' } : undefined),
   }

@@ -6,12 +6,12 @@ import { ReductionTree } from '@convoy/reduction'
 import type { Job, WorkRequest } from '../cluster/index.ts'
 import type { Entry } from './ledger.ts'
 import { Samples } from './samples.ts'
+import type { Size } from './sizes.ts'
 
 /** The most samples that one request carries, so that messages stay bounded whatever the batch size. */
 const LARGEST_REQUEST = 1024
 
 export interface BatchOptions {
-  readonly microBatch: number
   readonly wire: 'float32' | 'bf16'
   /** Leaves in a node that bf16 rounds; a power of two. */
   readonly wireLeaves: number
@@ -21,7 +21,9 @@ export interface BatchOptions {
 export class Batch implements Job {
   readonly task = 'gradient'
   readonly planned = true
-  readonly largest: number
+  largest = 1
+  size: number | undefined
+  cost = 1
   readonly tree: ReductionTree
   /** The nodes that were taken, in the order in which they came. */
   readonly entries: Entry[] = []
@@ -31,23 +33,30 @@ export class Batch implements Job {
   readonly #options: BatchOptions
   readonly #samples: Samples
   #ids: Uint32Array = new Uint32Array()
+  #microBatch = 1
 
-  /** @param arena Where gradients are summed. */
-  constructor(dataset: Dataset, arena: Arena, options: BatchOptions) {
-    const most = Math.max(1, Math.floor(LARGEST_REQUEST / options.microBatch))
-    const power = 2 ** Math.floor(Math.log2(most))
-    this.largest = options.wire === 'bf16' ? Math.min(power, options.wireLeaves) : power
+  /**
+   * @param arena Where gradients are summed.
+   * @param largestLeaf The most samples that a leaf has in any step.
+   */
+  constructor(dataset: Dataset, arena: Arena, largestLeaf: number, options: BatchOptions) {
     this.tree = new ReductionTree(arena, options.wire === 'bf16' ? options.wireLeaves : undefined)
-    this.#samples = new Samples(dataset.train, this.largest * options.microBatch)
+    this.#samples = new Samples(dataset.train, Math.max(largestLeaf, LARGEST_REQUEST))
     this.#options = options
   }
 
   /** Points at a step's samples. `ids` must stay as they are until the step is done. */
-  begin(ids: Uint32Array, at: { epoch: number; step: number }): this {
+  begin(ids: Uint32Array, at: { epoch: number; step: number }, { size, microBatch, cost }: Size): this {
     this.#ids = ids
     this.epoch = at.epoch
     this.step = at.step
-    this.units = leafCount(ids.length, this.#options.microBatch)
+    this.size = size
+    this.cost = cost
+    this.#microBatch = microBatch
+    this.units = leafCount(ids.length, microBatch)
+    const power = 2 ** Math.floor(Math.log2(Math.max(1, Math.floor(LARGEST_REQUEST / microBatch))))
+    const { wire, wireLeaves } = this.#options
+    this.largest = wire === 'bf16' ? Math.min(power, wireLeaves) : power
     this.tree.begin(this.units)
     this.entries.length = 0
     return this
@@ -55,13 +64,13 @@ export class Batch implements Job {
 
   /** The samples of leaves [lo, hi). */
   ids(lo: number, hi: number): Uint32Array {
-    const from = leafRange(lo, this.#ids.length, this.#options.microBatch)[0]
+    const from = leafRange(lo, this.#ids.length, this.#microBatch)[0]
     return this.#ids.subarray(from, from + this.samples(lo, hi))
   }
 
   samples(lo: number, hi: number): number {
-    const { microBatch } = this.#options
-    return leafRange(hi - 1, this.#ids.length, microBatch)[1] - leafRange(lo, this.#ids.length, microBatch)[0]
+    const [images, leaf] = [this.#ids.length, this.#microBatch]
+    return leafRange(hi - 1, images, leaf)[1] - leafRange(lo, images, leaf)[0]
   }
 
   encoding(lo: number, hi: number): 'float32' | 'bf16' {

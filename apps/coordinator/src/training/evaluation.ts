@@ -23,6 +23,8 @@ export class Evaluation implements Job {
   readonly task = 'evaluate'
   readonly largest = 1
   readonly planned = false
+  readonly size = undefined
+  readonly cost = 1
   readonly units: number
   readonly epoch: number
   readonly step: number

@@ -11,6 +11,10 @@ const MOST_WORKERS = 64
 /** What is told of a step beside its totals. */
 export interface StepFigures {
   readonly leaves: number
+  /** Height and width that the images were made smaller to, where they were. */
+  readonly size: number | undefined
+  /** What the run cost so far, in epochs of full-size images. */
+  readonly work: number
   readonly learningRate: number
   readonly gradientNorm: number
   /** Seconds of the step in which there were workers, and of them those of its update. */
@@ -25,8 +29,10 @@ export class Reporter {
   /** Samples and seconds of training in this session, for images/s. */
   samples = 0
   seconds = 0
-  /** How many workers the run is worth, from its steps so far. */
-  readonly workersWanted: WorkersWanted
+  /** How many workers the run is worth, from its steps so far on images of one size. */
+  workersWanted: WorkersWanted
+  #size: number | undefined
+  readonly #worth: number
   readonly #cluster: Cluster
   readonly #convergence: Convergence
   readonly #report: Report
@@ -39,6 +45,7 @@ export class Reporter {
     this.#cluster = cluster
     this.#convergence = convergence
     this.#report = report
+    this.#worth = worth
     this.workersWanted = new WorkersWanted(worth, MOST_WORKERS)
   }
 
@@ -51,11 +58,13 @@ export class Reporter {
   step(progress: Progress, { loss, correct, count }: Totals, figures: StepFigures): void {
     const { step, epoch } = progress
     const { engineSeconds } = this.#cluster
-    const { leaves, learningRate, gradientNorm, seconds, updateSeconds } = figures
+    const { leaves, learningRate, gradientNorm, seconds, updateSeconds, size, work } = figures
     const computeSeconds = Math.max(0, ...engineSeconds.values())
     const times = { seconds, computeSeconds, updateSeconds }
     this.seconds += seconds
     this.samples += count
+    if (size !== this.#size) this.workersWanted = new WorkersWanted(this.#worth, MOST_WORKERS)
+    this.#size = size
     this.workersWanted.observe({ workers: engineSeconds.size, leaves, ...times })
     const { cost1000, cost5000, changed } = this.#convergence.add(step, loss, count)
     this.#report({
@@ -69,6 +78,8 @@ export class Reporter {
       learningRate,
       gradientNorm,
       samples: count,
+      ...(size === undefined ? {} : { size }),
+      work,
       ...times,
       workers: this.#cluster.size,
     })

@@ -21,7 +21,7 @@ export function lengthOf(config: Pick<TrainingConfig, 'batchSize' | 'epochs'>, i
 
 /** The schedule of the learning rate that a config describes. */
 export function scheduleOf(config: TrainingConfig): Schedule {
-  const { learningRate: rate, decay, c1, c2, milestones, warmup } = config
+  const { learningRate: rate, decay, c1, c2, milestones, warmup, endRate = 0 } = config
   switch (config.schedule) {
     case 'constant':
       return { kind: 'constant', rate }
@@ -32,6 +32,6 @@ export function scheduleOf(config: TrainingConfig): Schedule {
     case 'steps':
       return { kind: 'steps', rate, milestones, factor: 0.1 }
     case 'oneCycle':
-      return { kind: 'oneCycle', rate, warmup }
+      return { kind: 'oneCycle', rate, warmup, endRate }
   }
 }

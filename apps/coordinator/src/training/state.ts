@@ -20,11 +20,19 @@ export interface Progress {
   guard: GuardState
 }
 
-/** A state to start from; what it does not say is as at the beginning. */
-export interface State extends Partial<Progress> {
-  /** float32, one for each parameter, as are the velocities. */
+/** What updates move, as a state keeps it: float32. */
+export interface Moved {
+  /** One for each parameter. */
   readonly parameters: Float32Array
+  /** What the trained parameters are made of, where the optimizer moves something else than these. */
+  readonly variables?: Float32Array | undefined
+  /** v: one for each variable where there are some, else one for each parameter, 0 for those that are frozen. */
   readonly velocity: Float32Array
+}
+
+/** A state to start from; what it does not say is as at the beginning. */
+export interface State extends Partial<Progress>, Partial<Moved> {
+  readonly parameters: Float32Array
 }
 
 export function progressOf(start: State): Progress {

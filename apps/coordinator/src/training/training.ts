@@ -11,12 +11,14 @@ import { GoingBack, type EarlierStates } from './going-back.ts'
 import { Ledger, type Entry } from './ledger.ts'
 import { Reporter } from './reporter.ts'
 import { lengthOf, scheduleOf, type Length } from './schedule.ts'
+import type { Sizes } from './sizes.ts'
 import { betweenEpochs, progressOf, type Progress, type State } from './state.ts'
 import { Testing, type TestingOptions } from './testing.ts'
 import { Weights } from './weights.ts'
 
 export interface TrainingInput extends TestingOptions {
   readonly config: TrainingConfig & Pick<RunConfig, 'evaluateEvery' | 'until' | 'steps' | 'worth'>
+  readonly sizes: Sizes
   /** Parameters and velocity to start from. */
   readonly start: State
   /** Reads the cost curve; holds that of the run so far. */
@@ -34,6 +36,7 @@ export interface TrainingInput extends TestingOptions {
 export class Training {
   progress: Progress
   readonly length: Length
+  readonly sizes: Sizes
   readonly weights: Weights
   readonly testing: Testing
   readonly reporter: Reporter
@@ -54,7 +57,8 @@ export class Training {
     this.weights = new Weights(model, arena, config, start)
     this.testing = new Testing(input)
     this.reporter = new Reporter(cluster, input.convergence, report, config.worth)
-    this.#batch = new Batch(dataset, arena, config)
+    this.sizes = input.sizes
+    this.#batch = new Batch(dataset, arena, this.sizes.largestLeaf, config)
     this.#schedule = scheduleOf(config)
     this.#ledger = new Ledger(dataset.train.count)
     // Guessing costs ln(classes) with a softmax, and classes·ln(2) with a sigmoid for each class.
@@ -169,7 +173,8 @@ export class Training {
     const { progress, weights, length } = this
     const begun = performance.now()
     this.#goingBack.lowerWhenDue(progress)
-    const batch = this.#batch.begin(ids, progress)
+    const size = this.sizes.at(progress.step)
+    const batch = this.#batch.begin(ids, progress, size)
     if (!(await cluster.compute(batch, weights.frame))) return false
     const computed = performance.now()
 
@@ -185,7 +190,8 @@ export class Training {
     const seconds = (now - begun - cluster.waited) / 1000
     advance(progress, sum, seconds)
     this.reporter.step(progress, sum, {
-      ...{ leaves: batch.units, learningRate: rate, gradientNorm, seconds },
+      ...{ leaves: batch.units, learningRate: rate, gradientNorm, seconds, size: size.size },
+      work: this.sizes.work(progress.step),
       updateSeconds: (now - computed) / 1000,
     })
     const divergence: Divergence | undefined = weights.isFinite()

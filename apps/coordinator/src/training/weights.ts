@@ -1,37 +1,37 @@
 import type { Arena, Slot } from '@convoy/arena'
-import { trainedLayout, type ModelSpec } from '@convoy/model'
-import { NesterovSgd } from '@convoy/optim'
+import type { ModelSpec } from '@convoy/model'
+import type { Optimizer, Parametrisation } from '@convoy/optim'
 import { Parameters, type ParameterFrame } from '../cluster/index.ts'
 import type { TrainingConfig } from '../config.ts'
-import type { State } from './state.ts'
+import { optimizerOf, parametrisationOf } from './optimizer.ts'
+import type { Moved, State } from './state.ts'
 import { TrainedParameters } from './trained.ts'
 
 /** What the central update changes: the parameters, as workers get them, and what the optimizer has beside them. */
 export class Weights {
   readonly #trained: TrainedParameters
-  readonly #optimizer: NesterovSgd
+  readonly #parametrisation: Parametrisation
+  /** That of every filter of a fresh start; left out where weights were given, which stay as they are. */
+  readonly #gain: number | undefined
+  readonly #optimizer: Optimizer
   readonly #parameters: Parameters
 
   /** @param arena Where the optimizer computes: of the size of the trained parameters. */
   constructor(model: ModelSpec, arena: Arena, config: TrainingConfig, start: State) {
     this.#trained = new TrainedParameters(model)
+    this.#parametrisation = parametrisationOf(arena, model, config)
+    this.#gain = config.init === undefined ? 1 : undefined
+    const [variables, velocity] = this.#moved(start)
+    this.#optimizer = optimizerOf(arena, model, config, this.#parametrisation, variables, velocity)
     this.#parameters = new Parameters(start.parameters, start.step ?? 0)
-    const { parameters, velocity } = start
-    this.#optimizer = new NesterovSgd(
-      arena,
-      this.#trained.gather(parameters),
-      this.#trained.gather(velocity),
-      {
-        momentum: config.momentum,
-        nesterov: config.nesterov,
-        weightDecay: config.weightDecay,
-        // Biases are left out of the decay: it is there to keep the kernels small.
-        decayed: trainedLayout(model)
-          .views.filter((view) => view.role === 'kernel')
-          .map(({ offset, size }) => [offset, size] as const),
-        clipNorm: config.clipNorm,
-      },
-    )
+    if (!this.#parametrisation.identity) this.restore(start)
+  }
+
+  /** The variables and velocity of a state. */
+  #moved({ parameters, variables, velocity }: State): [variables: Float32Array, velocity: Float32Array] {
+    if (variables && velocity) return [variables, velocity]
+    const made = this.#parametrisation.fromKernels(this.#trained.gather(parameters), this.#gain)
+    return [made, velocity ? this.#trained.gather(velocity) : new Float32Array(made.length)]
   }
 
   /** The parameters, in the form in which they are sent. */
@@ -44,9 +44,13 @@ export class Weights {
     return this.#parameters.current.values
   }
 
-  /** v, float32, one for each parameter; 0 for those that are frozen. */
-  get velocity(): Float32Array {
-    return this.#trained.spread(this.#optimizer.velocity)
+  /** The present state, but for where training stands. */
+  get state(): Moved {
+    const { variables, velocity } = this.#optimizer
+    const { values: parameters } = this
+    return this.#parametrisation.identity
+      ? { parameters, velocity: this.#trained.spread(velocity) }
+      : { parameters, variables, velocity }
   }
 
   /** Whether every trained parameter is a finite number. */
@@ -55,11 +59,12 @@ export class Weights {
   }
 
   /** Goes on from another state of the same run. */
-  restore({ step = 0, parameters, velocity }: State): void {
-    this.#optimizer.restore(this.#trained.gather(parameters), this.#trained.gather(velocity))
-    this.#parameters.advance(step, (next) => {
-      next.values.set(parameters)
-      next.next(parameters.length)
+  restore(state: State): void {
+    this.#optimizer.restore(...this.#moved(state))
+    this.#parameters.advance(state.step ?? 0, (next) => {
+      next.values.set(state.parameters)
+      this.#trained.scatter(this.#optimizer.parameters, 0, this.#trained.size, next.values)
+      next.next(next.values.length)
     })
   }
 

@@ -1,0 +1,63 @@
+import { leafAt, parseSizes, sizeAt, workOf, type Dataset, type Stage } from '@convoy/data'
+import type { TrainingConfig } from '../config.ts'
+import type { Length } from './schedule.ts'
+
+/** Images of one size. */
+export interface Size {
+  /** Height and width, where they are smaller than the stored images. */
+  readonly size: number | undefined
+  /** How many a leaf has. */
+  readonly microBatch: number
+  /** What one costs beside one of full size. */
+  readonly cost: number
+}
+
+/** Which size images have in each step of a run: smaller ones at first cost less (`--sizes`). */
+export class Sizes {
+  readonly #length: Length
+  readonly #stages: readonly Stage[]
+  readonly #sizes: ReadonlyMap<number, Size>
+
+  /** Throws E_USAGE where the sizes are not possible. */
+  constructor(config: TrainingConfig, { shape }: Pick<Dataset, 'shape'>, length: Length) {
+    const { sizes, preprocessing, microBatch } = config
+    const [full] = shape
+    this.#length = length
+    this.#stages =
+      sizes === undefined ? [{ size: full, share: 1_000_000 }] : parseSizes(sizes, shape, preprocessing)
+    this.#sizes = new Map(
+      this.#stages.map(({ size }): [number, Size] => [
+        size,
+        size === full
+          ? { size: undefined, microBatch, cost: 1 }
+          : {
+              size,
+              microBatch: leafAt(size, full, microBatch, length.batchSize),
+              cost: (size * size) / (full * full),
+            },
+      ]),
+    )
+  }
+
+  /** Those of the images that the gradient of step `step` is of. */
+  at(step: number): Size {
+    return this.#sizes.get(sizeAt(this.#stages, step, this.#length.totalSteps))!
+  }
+
+  /** Those that are smaller than the stored images. */
+  get smaller(): { size: number; microBatch: number }[] {
+    return [...this.#sizes.values()].flatMap(({ size, microBatch }) =>
+      size === undefined ? [] : [{ size, microBatch }],
+    )
+  }
+
+  /** The most samples that a leaf has. */
+  get largestLeaf(): number {
+    return Math.max(...[...this.#sizes.values()].map(({ microBatch }) => microBatch))
+  }
+
+  /** What so many updates cost, in epochs at full size; those of the whole run where left out. */
+  work(steps?: number): number {
+    return workOf(this.#stages, this.#length, steps)
+  }
+}
