@@ -1,7 +1,5 @@
 export { MovingAverage } from './average.ts'
 export type { AverageOptions } from './average.ts'
-export { Basis } from './basis.ts'
-export type { BasisKernel } from './basis.ts'
 export { Muon, normaliseFilters } from './muon.ts'
 export type { MuonKernel, MuonOptions } from './muon.ts'
 export { NesterovSgd } from './nesterov.ts'

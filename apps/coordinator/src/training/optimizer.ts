@@ -10,8 +10,8 @@ import {
 import { Muon, NesterovSgd, plain, Standardised, type Optimizer, type Parametrisation } from '@convoy/optim'
 import type { TrainingConfig } from '../config.ts'
 
-/** Newton–Schulz iterations of an update of Muon: those of Jordan et al. (2024). */
-const ITERATIONS = 5
+/** Newton–Schulz iterations of an update of Muon: three learn as fast as the five of Jordan et al. (2024). */
+const ITERATIONS = 3
 
 /** Refuses options that the optimizer does not have, so that none is passed over. Throws E_USAGE. */
 export function checkOptimizer(config: TrainingConfig): void {
