@@ -1,4 +1,5 @@
 import type { Verdict } from '@convoy/convergence'
+import type { SizeChange } from '@convoy/data'
 import { SILENCE } from '@convoy/protocol'
 import type { NumericsClass } from './numerics.ts'
 
@@ -28,6 +29,8 @@ export type RunEvent =
       stepsPerEpoch: number
       /** What the whole run costs, in epochs of full-size images; not in the metrics of older runs. */
       work?: number
+      /** With --sizes: images have this size (height and width) in the steps after `from`; the last is their own. */
+      sizes?: readonly SizeChange[]
       /** The step at which --steps ends the run. */
       steps?: number
       batchSize: number

@@ -1,7 +1,7 @@
 import { ConvoyError } from '@convoy/errors'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { leafAt, parseSizes, sizeAt, workOf, type Stage } from './sizes.ts'
+import { leafAt, parseSizes, sizeAt, sizeChanges, workBetween, workOf, type Stage } from './sizes.ts'
 
 const shape = [32, 32, 3] as const
 const parse = (text: string) => parseSizes(text, shape, 'channels')
@@ -113,6 +113,42 @@ describe('sizeAt', () => {
     const stages = parse('16:0.4,24:0.3,32')
     const at = (step: number) => sizeAt(stages, step, 10)
     expect([0, 3, 4, 6, 7, 9, 10, 1000].map(at)).toEqual([16, 16, 24, 24, 32, 32, 32, 32])
+  })
+})
+
+describe('sizeChanges', () => {
+  it('says where the size of a step becomes another one', () => {
+    fc.assert(
+      fc.property(plans, fc.integer({ min: 1, max: 300 }), (stages, total) => {
+        const changes = sizeChanges(stages, total)
+        const sizes = Array.from({ length: total }, (_, step) => sizeAt(stages, step, total))
+        const at = (step: number) => changes.findLast(({ from }) => from <= step)?.size
+        expect(sizes.map((_, step) => at(step))).toEqual(sizes)
+        expect(changes.at(-1)!.size).toBe(stages.at(-1)!.size)
+      }),
+    )
+  })
+
+  it('joins what is of one size, and has the full size last where no step is left for it', () => {
+    expect(sizeChanges(parse('16:0.2,16:0.2,24:0.1,32'), 10)).toEqual([
+      { from: 0, size: 16 },
+      { from: 4, size: 24 },
+      { from: 5, size: 32 },
+    ])
+    expect(sizeChanges(parse('16:0.4,24:0.3,32'), 1)).toEqual([
+      { from: 0, size: 16 },
+      { from: 1, size: 32 },
+    ])
+  })
+})
+
+describe('workBetween', () => {
+  it('adds up over the parts of a run, and counts steps without sizes as they are', () => {
+    const changes = sizeChanges(parse('16:0.4,24:0.3,32'), 1000)
+    expect(workBetween(changes, 399, 400)).toBe(1 / 4)
+    expect(workBetween(changes, 300, 800)).toBe(100 / 4 + (300 * 9) / 16 + 100)
+    expect(workBetween(changes, 800, 700)).toBe(0)
+    expect(workBetween(undefined, 300, 800)).toBe(500)
   })
 })
 

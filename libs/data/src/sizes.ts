@@ -80,8 +80,47 @@ export function sizeAt(stages: readonly Stage[], step: number, totalSteps: numbe
   return (stage ?? stages.at(-1)!).size
 }
 
+/** Where a run's images get another size. */
+export interface SizeChange {
+  /** Updates done before the first step with it. */
+  readonly from: number
+  /** Height and width of the images, in pixels. */
+  readonly size: number
+}
+
+/** The sizes of a run where they begin. The last is the full size, which stands there even if no step is left for it. */
+export function sizeChanges(stages: readonly Stage[], totalSteps: number): SizeChange[] {
+  const changes: SizeChange[] = []
+  let share = 0
+  let from = 0
+  stages.forEach((stage, i) => {
+    const to = firstAfter((share += stage.share), totalSteps)
+    const has = to > from || i === stages.length - 1
+    if (has && changes.at(-1)?.size !== stage.size) changes.push({ from, size: stage.size })
+    from = to
+  })
+  return changes
+}
+
 /**
- * What a run costs up to a step, in epochs at full size: an image's cost goes with its area.
+ * What a stretch of a run costs, in steps at full size: an image's cost goes with its area.
+ *
+ * @param changes Of the run; all is at full size where there are none.
+ * @param from Updates done before it, `to` at its end.
+ */
+export function workBetween(changes: readonly SizeChange[] | undefined, from: number, to: number): number {
+  if (!changes) return Math.max(0, to - from)
+  const full = changes.at(-1)!.size
+  let area = 0
+  changes.forEach(({ from: begin, size }, i) => {
+    const end = changes[i + 1]?.from ?? Infinity
+    area += Math.max(0, Math.min(to, end) - Math.max(from, begin)) * size * size
+  })
+  return area / (full * full)
+}
+
+/**
+ * What a run costs up to a step, in epochs at full size.
  *
  * @param until Updates; the whole run where left out.
  */
@@ -90,16 +129,7 @@ export function workOf(
   { totalSteps, stepsPerEpoch }: { readonly totalSteps: number; readonly stepsPerEpoch: number },
   until = totalSteps,
 ): number {
-  const full = stages.at(-1)!.size
-  let share = 0
-  let from = 0
-  let area = 0
-  for (const stage of stages) {
-    const to = Math.min(until, firstAfter((share += stage.share), totalSteps))
-    area += (to - from) * stage.size * stage.size
-    from = to
-  }
-  return area / (full * full * stepsPerEpoch)
+  return workBetween(sizeChanges(stages, totalSteps), 0, Math.min(until, totalSteps)) / stepsPerEpoch
 }
 
 /** Leaves that a batch keeps, where it has as many at full size: what so many workers share evenly. */

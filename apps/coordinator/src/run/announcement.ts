@@ -41,6 +41,7 @@ export function announce(opening: Opening, report: Report): void {
 function reportStart({ name, config, model, dataset, training }: Opening, report: Report): void {
   const { batchSize, stepsPerEpoch } = training.length
   const { steps } = config
+  const { changes } = training.sizes
   report({
     event: 'start',
     run: name,
@@ -53,6 +54,7 @@ function reportStart({ name, config, model, dataset, training }: Opening, report
     epochs: config.epochs,
     stepsPerEpoch,
     work: training.sizes.work(steps),
+    ...(changes ? { sizes: changes } : {}),
     ...(steps === undefined ? {} : { steps }),
     batchSize,
     seed: config.seed,

@@ -1,4 +1,13 @@
-import { leafAt, parseSizes, sizeAt, workOf, type Dataset, type Stage } from '@convoy/data'
+import {
+  leafAt,
+  parseSizes,
+  sizeAt,
+  sizeChanges,
+  workOf,
+  type Dataset,
+  type SizeChange,
+  type Stage,
+} from '@convoy/data'
 import type { TrainingConfig } from '../config.ts'
 import type { Length } from './schedule.ts'
 
@@ -49,6 +58,11 @@ export class Sizes {
     return [...this.#sizes.values()].flatMap(({ size, microBatch }) =>
       size === undefined ? [] : [{ size, microBatch }],
     )
+  }
+
+  /** Where they change in the run; undefined where all images are as they are stored. */
+  get changes(): SizeChange[] | undefined {
+    return this.smaller.length > 0 ? sizeChanges(this.#stages, this.#length.totalSteps) : undefined
   }
 
   /** The most samples that a leaf has. */
