@@ -5,6 +5,7 @@ import type { Cluster, ParameterFrame } from '../cluster/index.ts'
 import { shareOf, type RunConfig } from '../config.ts'
 import type { Report } from '../events.ts'
 import { Evaluation, type Score } from './evaluation.ts'
+import type { Sizes } from './sizes.ts'
 
 /** A test of the run. */
 export interface Test {
@@ -17,6 +18,7 @@ export interface TestingOptions {
   readonly config: Pick<RunConfig, 'evaluateEvery' | 'until'>
   readonly model: ModelSpec
   readonly dataset: Dataset
+  readonly sizes: Pick<Sizes, 'at'>
   readonly cluster: Cluster
   readonly report: Report
   /** The tests so far. */
@@ -70,7 +72,6 @@ export class Testing {
     { epoch, step }: { epoch: number; step: number },
   ): Promise<Score | undefined> {
     const { model, dataset, cluster, report } = this.#options
-    const { until } = this
     const begun = performance.now()
     const evaluation = new Evaluation(model, dataset, { epoch, step }, (done, of) =>
       report({ event: 'evaluating', done, of }),
@@ -79,8 +80,6 @@ export class Testing {
     this.score = evaluation.score()
     const { accuracy, loss } = this.score
     this.#tests = [...this.#tests.filter((test) => test.step < step), { step, epoch, accuracy }]
-    // The last of a run that is ended by --steps may come within its first epoch.
-    const whole = this.#tests.filter((test) => test.epoch > 0)
     report({
       event: 'test',
       epoch,
@@ -88,8 +87,21 @@ export class Testing {
       testLoss: loss,
       testAccuracy: accuracy,
       seconds: (performance.now() - begun) / 1000,
-      ...(until === undefined ? {} : { expectedEpoch: epochOfAccuracy(whole, until) ?? null }),
+      ...(this.until === undefined ? {} : { expectedEpoch: this.#expectedEpoch(this.until) ?? null }),
     })
     return this.score
+  }
+
+  /** The epoch at which an accuracy is expected; undefined while the tests do not say. */
+  #expectedEpoch(accuracy: number): number | undefined {
+    const { sizes } = this.#options
+    const comparable = this.#tests.filter(
+      ({ epoch, step }) =>
+        // The last of a run that is ended by --steps may come within its first epoch.
+        epoch > 0 &&
+        // What learned from smaller images last does worse at full size, and leaps where the size changes.
+        sizes.at(step - 1).size === undefined,
+    )
+    return epochOfAccuracy(comparable, accuracy)
   }
 }
