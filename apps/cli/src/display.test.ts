@@ -61,6 +61,34 @@ describe('Display', () => {
     expect(text()).toContain('10.0 images/s  2 workers  ETA 20 s')
   })
 
+  it('tells the time to go by the work that is left where images are smaller at first', () => {
+    const { display: one, text } = display('pipe')
+    const from = performance.now()
+    const clock = vi.spyOn(performance, 'now')
+    const sizes = [
+      { from: 0, size: 16 },
+      { from: 20, size: 32 },
+    ]
+    one.show({
+      ...{ event: 'start', epochs: 4, stepsPerEpoch: 10, origin: '', run: '', model: '', data: '', sizes },
+      ...{ trainImages: 100, testImages: 1, batchSize: 10, parameters: 1, seed: 1, resumedAt: 0 },
+    })
+    const step = (step: number, seconds: number, size?: number) => {
+      clock.mockReturnValue(from + 20_000 * step)
+      const costs = { loss: 1, cost1000: 1, cost5000: 1, accuracy: 0.5, samples: 10, workers: 1 }
+      one.show({ event: 'step', step, epoch: 0, seconds, size, ...costs } as RunEvent)
+    }
+    for (let i = 1; i <= 20; i++) step(i, 1, 16)
+    for (let i = 21; i <= 24; i++) step(i, 4)
+    clock.mockRestore()
+    const lines = text().split('\n')
+    const line = (step: number) => lines.find((one) => one.includes(`step ${step}/10`))
+    // 18 steps at a quarter of the cost, 20 at the whole of it; a whole one takes four seconds.
+    expect(line(2)).toContain('10.0 images/s  16 px  1 worker  ETA 1 min 38 s')
+    const last = lines.findLast((one) => one.includes('step 4/10'))
+    expect(last).toMatch(/\d images\/s {2}1 worker {2}ETA 1 min 04 s$/)
+  })
+
   it('tells how long a test still takes, anew for each test', async () => {
     const { display: one, text } = display('terminal')
     const show = (done: number) => one.show({ event: 'evaluating', done, of: 640 })

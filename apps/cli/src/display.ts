@@ -1,4 +1,4 @@
-import type { RunEvent } from '@convoy/coordinator'
+import { TimeLeft, type RunEvent } from '@convoy/coordinator'
 import type { Logger } from 'pino'
 import { eventText } from './event-text.ts'
 import { duration, grouped } from './format.ts'
@@ -48,8 +48,7 @@ export class Display {
   #start: Extract<RunEvent, { event: 'start' }> | undefined
   #shownAt = 0
   #lineShown = false
-  /** Where a run that ends at an accuracy is expected to end. */
-  #expectedEpoch = Infinity
+  readonly #timeLeft = new TimeLeft()
   /** Averages that forget: the accuracy of about the last thousand samples, and the time for a sample of the last ten steps. */
   #accuracy = NaN
   #secondsPerSample = NaN
@@ -106,6 +105,7 @@ export class Display {
   }
 
   #text(event: RunEvent): string | undefined {
+    this.#timeLeft.hear(event)
     switch (event.event) {
       case 'start':
         this.#start = event
@@ -121,15 +121,12 @@ export class Display {
           event,
         )
         return undefined
-      case 'test':
-        this.#expectedEpoch = event.expectedEpoch ?? Infinity
-        break
       case 'checkpoint':
         // Of use to whoever reads a log; a person is only told where none could be written.
         if (!this.#log) return undefined
         break
     }
-    return eventText(event, this.#start?.epochs)
+    return eventText(event, this.#start)
   }
 
   /** The time that a test still takes, once some of it is done. */
@@ -148,22 +145,22 @@ export class Display {
       Number.isNaN(old) ? value : old + share * (value - old)
     const share = Math.min(1, event.samples / 1_000)
     this.#accuracy = blend(this.#accuracy, event.accuracy, share)
-    // The first step of a session warms up, and would spoil the time to go for a while.
+    // The first step of a session warms up, and would spoil the speed for a while.
     if (this.#steps > 0) {
       const weight = Math.max(0.1, 1 / this.#steps)
       this.#secondsPerSample = blend(this.#secondsPerSample, event.seconds / event.samples, weight)
     }
     this.#steps++
     const speed = this.#steps > 1 ? `${(1 / this.#secondsPerSample).toFixed(1)} images/s` : '– images/s'
-    const { epochs = 0, stepsPerEpoch = 1, trainImages = 0, steps = Infinity } = this.#start ?? {}
-    const end = Math.min(epochs, this.#expectedEpoch, steps / stepsPerEpoch)
-    const left = Math.max(0, end - event.step / stepsPerEpoch) * trainImages
+    const eta = duration(this.#steps > 1 ? this.#timeLeft.seconds : NaN)
+    const size = event.size === undefined ? '' : `  ${event.size} px`
+    const { epochs = 0, stepsPerEpoch = 1, steps = Infinity } = this.#start ?? {}
     const workers = `${event.workers} ${event.workers === 1 ? 'worker' : 'workers'}`
     const inEpoch = ((event.step - 1) % stepsPerEpoch) + 1
     const filled = Math.round((20 * event.step) / Math.min(epochs * stepsPerEpoch, steps))
     const bar = this.#style === 'terminal' ? `${'█'.repeat(filled)}${'░'.repeat(20 - filled)} ` : ''
     this.progress(
-      `${bar}epoch ${event.epoch + 1}/${epochs} step ${inEpoch}/${stepsPerEpoch}  loss ${event.cost1000.toFixed(4)}  accuracy ${(100 * this.#accuracy).toFixed(1)} %  ${speed}  ${workers}  ETA ${duration(left * this.#secondsPerSample)}`,
+      `${bar}epoch ${event.epoch + 1}/${epochs} step ${inEpoch}/${stepsPerEpoch}  loss ${event.cost1000.toFixed(4)}  accuracy ${(100 * this.#accuracy).toFixed(1)} %  ${speed}${size}  ${workers}  ETA ${eta}`,
       event,
     )
     return undefined

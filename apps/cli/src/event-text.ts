@@ -1,14 +1,26 @@
 import { verdictText } from '@convoy/convergence'
 import type { RunEvent } from '@convoy/coordinator'
-import { duration, grouped, percent } from './format.ts'
+import { duration, grouped, percent, work } from './format.ts'
 
+type Of<E extends RunEvent['event']> = Extract<RunEvent, { event: E }>
 /** Events that are told in words; the others are only progress. */
 export type ToldEvent = Exclude<RunEvent, { event: 'preparing' | 'step' | 'evaluating' }>
 type Texts = {
-  readonly [E in ToldEvent['event']]: (
-    event: Extract<RunEvent, { event: E }>,
-    epochs: number | undefined,
-  ) => string
+  readonly [E in ToldEvent['event']]: (event: Of<E>, start: Of<'start'> | undefined) => string
+}
+
+/** The sizes of a run's images, and where they begin. */
+export const sizesText = (sizes: NonNullable<Of<'start'>['sizes']>) =>
+  sizes.map(({ from, size }) => `${size} px${from > 0 ? ` after step ${grouped(from)}` : ''}`).join(', ')
+
+/** What a run with `--until` came to. */
+export function untilText(until: NonNullable<Of<'done'>['until']>): string {
+  const { epochs } = until
+  const accuracy = percent(until.accuracy)
+  const reached = until.reached ? `reached ${accuracy}` : `${accuracy} not reached`
+  // Where all images were of full size, the epochs say it.
+  const cost = until.work < epochs ? `, the work of ${work(until.work)} full-size ones,` : ''
+  return `${reached} after ${grouped(epochs)} ${epochs === 1 ? 'epoch' : 'epochs'}${cost} in ${duration(until.seconds)}`
 }
 
 const texts: Texts = {
@@ -19,6 +31,12 @@ const texts: Texts = {
       `model      ${event.model}, ${grouped(event.parameters)} parameters`,
       `run        ${event.run}, seed ${event.seed}, ${grouped(event.epochs)} epochs of ${grouped(event.stepsPerEpoch)} steps, batch ${grouped(event.batchSize)}`,
       ...(event.resumedAt > 0 ? [`           goes on after step ${grouped(event.resumedAt)}`] : []),
+      ...(event.sizes
+        ? [
+            `images     ${sizesText(event.sizes)}`,
+            `           in all the work of ${work(event.work ?? event.epochs)} full-size epochs`,
+          ]
+        : []),
     ].join('\n'),
   initialised: (event) =>
     [
@@ -52,8 +70,8 @@ const texts: Texts = {
   mixed: (event) =>
     `mixed      ${event.worker} computes with ${event.other}; the run began with ${event.first}. The result depends on who computes what.`,
   verdict: (event) => `verdict    ${verdictText(event.verdict)}: ${event.reason}`,
-  epoch: (event, epochs) =>
-    `epoch ${event.epoch}/${epochs ?? '?'}  train loss ${event.trainLoss.toFixed(4)}  train accuracy ${percent(event.trainAccuracy)}  ${duration(event.seconds)}`,
+  epoch: (event, start) =>
+    `epoch ${event.epoch}/${start?.epochs ?? '?'}  train loss ${event.trainLoss.toFixed(4)}  train accuracy ${percent(event.trainAccuracy)}  ${duration(event.seconds)}`,
   test: (event) =>
     `           test loss ${event.testLoss.toFixed(4)}  test accuracy ${percent(event.testAccuracy)}`,
   checkpoint: (event) => `checkpoint of step ${event.step}`,
@@ -62,15 +80,11 @@ const texts: Texts = {
   checkpointPassedOver: (event) => `passed over a bad checkpoint: ${event.message}`,
   logFailed: (event) =>
     `NOT WRITTEN ${event.file}: ${event.message}. Training goes on; the lines are kept for when it can be written.`,
-  done: (event) =>
+  done: (event, start) =>
     [
-      `${event.finished ? 'done' : 'stopped'}       step ${grouped(event.step)}, epoch ${event.epoch}, ${duration(event.seconds)} of training, ${event.imagesPerSecond.toFixed(1)} images/s`,
+      `${event.finished ? 'done' : 'stopped'}       step ${grouped(event.step)}, epoch ${event.epoch}${start?.sizes ? `, the work of ${work(event.work)} full-size epochs` : ''}, ${duration(event.seconds)} of training, ${event.imagesPerSecond.toFixed(1)} images/s`,
       ...(event.testAccuracy === null ? [] : [`           test accuracy ${percent(event.testAccuracy)}`]),
-      ...(event.until
-        ? [
-            `           ${percent(event.until.accuracy)} ${event.until.reached ? 'reached' : 'not reached'} after ${grouped(event.until.epochs)} epochs, ${grouped(event.until.samples)} samples, ${duration(event.until.seconds)}`,
-          ]
-        : []),
+      ...(event.until ? [`           ${untilText(event.until)}`] : []),
       `           parameters sha256 ${event.parametersSha256}${event.mixed ? ' (mixed numerics)' : ''}`,
     ].join('\n'),
 }
@@ -78,8 +92,8 @@ const texts: Texts = {
 /**
  * An event in words, one line or several.
  *
- * @param epochs Of the run, where its start was seen.
+ * @param start Of the run, where it was seen.
  */
-export function eventText(event: ToldEvent, epochs: number | undefined): string {
-  return (texts[event.event] as (event: ToldEvent, epochs: number | undefined) => string)(event, epochs)
+export function eventText(event: ToldEvent, start: Of<'start'> | undefined): string {
+  return (texts[event.event] as (event: ToldEvent, start: Of<'start'> | undefined) => string)(event, start)
 }

@@ -10,4 +10,6 @@ export function duration(seconds: number): string {
 }
 
 export const percent = (share: number) => `${(100 * share).toFixed(2)} %`
+/** Epochs of full-size images as `6.1`. */
+export const work = (epochs: number) => epochs.toLocaleString('en-US', { maximumFractionDigits: 1 })
 export const grouped = (n: number) => n.toLocaleString('en-US')

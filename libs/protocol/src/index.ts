@@ -14,7 +14,7 @@ export type { Frame } from './frame.ts'
 export { PROTOCOL_VERSION, readCoordinatorMessage, readWorkerMessage } from './messages.ts'
 export type { CoordinatorMessage, MessageOf, Received, WorkerMessage } from './messages.ts'
 export { HEARTBEAT, noMask, SILENCE, socketOptions } from './socket.ts'
-export { curveNames } from './live.ts'
+export { curveNames, sizeOfStep } from './live.ts'
 export type {
   CurveName,
   LiveHistory,

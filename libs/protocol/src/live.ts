@@ -31,6 +31,13 @@ export interface LiveRun {
   seed: number
   /** Updates that the run will have. */
   totalSteps: number
+  /** Where images are smaller at first: those of the steps after `from` have this height and width. */
+  sizes?: readonly { from: number; size: number }[]
+}
+
+/** Height and width of a step's images; null where the run says nothing of sizes. */
+export function sizeOfStep(about: LiveRun | null | undefined, step: number): Value {
+  return about?.sizes?.findLast(({ from }) => from < step)?.size ?? null
 }
 
 export interface LiveTest {

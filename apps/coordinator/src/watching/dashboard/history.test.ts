@@ -43,6 +43,22 @@ describe('History', () => {
     expect(history.status(none).eta).toBe(10)
   })
 
+  it('tells the time to go by the work that is left where images are smaller at first', () => {
+    const history = new History()
+    const sizes = [
+      { from: 0, size: 16 },
+      { from: 10, size: 32 },
+    ]
+    history.hear({ ...start, sizes }, 0)
+    for (let i = 1; i <= 8; i++) history.hear(step(i, { size: 16 }), 0)
+    expect(history.about?.sizes).toEqual(sizes)
+    // Two steps at a quarter of the cost, ten at the whole of it; a quarter takes two seconds.
+    expect(history.status(none)).toMatchObject({ imagesPerSecond: 5, eta: 2 * 2 + 10 * 8 })
+    for (const n of [9, 10]) history.hear(step(n, { size: 16 }), 0)
+    history.hear(step(11, { seconds: 8 }), 0)
+    expect(history.status(none).eta).toBe(9 * 8)
+  })
+
   it('takes the windowed costs of the events where they bring them', () => {
     const history = new History()
     history.hear(start, 0)

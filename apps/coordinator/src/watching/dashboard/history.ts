@@ -10,6 +10,7 @@ import type {
 } from '@convoy/protocol'
 import type { RunEvent } from '../../events.ts'
 import { Window } from '@convoy/convergence'
+import { TimeLeft } from '../time-left.ts'
 import { Curves, short, type CurvePoint } from './curves.ts'
 import { noteOf } from './notes.ts'
 
@@ -42,12 +43,11 @@ export class History {
   #epoch = 0
   #seconds = 0
   #tested = 0
-  /** Where a run that ends at an accuracy is expected to end. */
-  #expectedEpoch = Infinity
   #verdict: LiveVerdict | null = null
   readonly #cost1000 = new Window(1_000)
   readonly #cost5000 = new Window(5_000)
   readonly #accuracy = new Window(5_000)
+  readonly #timeLeft = new TimeLeft()
   #spell = noSpell()
   #skipSpeed = 0
   #speedStride = 1
@@ -59,6 +59,7 @@ export class History {
    * @returns The note that was made of it, if it is worth one.
    */
   hear(event: RunEvent, time: number): LiveNote | undefined {
+    this.#timeLeft.hear(event)
     switch (event.event) {
       case 'start':
         this.#hearStart(event)
@@ -116,6 +117,7 @@ export class History {
     this.about = {
       ...{ model, parameters, data, trainImages, testImages, epochs, stepsPerEpoch, batchSize, seed },
       totalSteps: Math.min(epochs * stepsPerEpoch, event.steps ?? Infinity),
+      ...(event.sizes ? { sizes: event.sizes } : {}),
     }
     this.#step = event.resumedAt
     this.#takeBack(event.resumedAt)
@@ -133,7 +135,6 @@ export class History {
       accuracy: short(event.testAccuracy),
       cost: short(event.testLoss),
     })
-    this.#expectedEpoch = event.expectedEpoch ?? Infinity
     if (this.phase === 'testing') this.phase = 'training'
   }
 
@@ -208,10 +209,7 @@ export class History {
   }
 
   status(bytes: { sent: number; received: number }): LiveStatus {
-    const { point, about } = this
-    const end = about ? Math.min(about.totalSteps, this.#expectedEpoch * about.stepsPerEpoch) : NaN
-    const left = Math.max(0, end - this.#step)
-    const images = about ? (left / about.stepsPerEpoch) * about.trainImages : NaN
+    const { point } = this
     const over = ['finished', 'stopped', 'diverged', 'interrupted'].includes(this.phase)
     return {
       phase: this.phase,
@@ -223,7 +221,7 @@ export class History {
       learningRate: short(point?.learningRate ?? NaN),
       imagesPerSecond: short(point?.imagesPerSecond ?? NaN),
       seconds: Math.round(this.#seconds),
-      eta: over ? null : short(images / (point?.imagesPerSecond ?? NaN)),
+      eta: over ? null : short(this.#timeLeft.seconds),
       workers: this.workers,
       bytesSent: bytes.sent,
       bytesReceived: bytes.received,
