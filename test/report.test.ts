@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Convoy, scratch, type Line } from './convoy.ts'
@@ -31,6 +31,34 @@ describe('convoy report', () => {
     // No paper's accuracy beside synthetic images.
     expect(html).not.toContain('90.92')
     expect(html).not.toMatch(/<script|<link|<img|\bsrc=|href=|url\(|@import/)
+  })
+
+  it('shows sizes and work where images were smaller at first', async () => {
+    const sizes = [
+      { from: 0, size: 16 },
+      { from: 2, size: 32 },
+    ]
+    const work = [0.0625, 0.125, 0.375, 0.625, 1, 1.25, 1.5, 1.75, 2]
+    const of = (name: string) => path.join(folder, name)
+    cpSync(directory, of('sized'), { recursive: true })
+    const lines = readFileSync(path.join(directory, 'metrics.jsonl'), 'utf8').trimEnd().split('\n')
+    const until = { accuracy: 0.5, reached: true, epochs: 3, seconds: 61, samples: 1_350, work: 2.2 }
+    const sized = lines.map((text) => {
+      const line = JSON.parse(text) as Line
+      if (line.event === 'start') return { ...line, sizes }
+      if (line.event === 'step') return { ...line, work: work[Number(line['step']) - 1] ?? 2.2 }
+      return line.event === 'done' ? { ...line, until } : line
+    })
+    writeFileSync(
+      path.join(of('sized'), 'metrics.jsonl'),
+      sized.map((line) => `${JSON.stringify(line)}\n`).join(''),
+    )
+    expect(await report('sized').ended).toBe(0)
+    const html = readFileSync(path.join(of('sized'), 'report.html'), 'utf8')
+    expect(html.match(/<svg /g)).toHaveLength(5)
+    expect(html).toContain('<dt>sizes</dt><dd>16 px, 32 px after step 2</dd>')
+    expect(html).toContain('<dt>work</dt><dd>2.2 full-size epochs</dd>')
+    expect(html).toContain('reached 50.00 % after 3 epochs, the work of 2.2 full-size ones, in 1 min 01 s')
   })
 
   it('shows what others wrote as text', async () => {

@@ -46,6 +46,11 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
 
   beforeAll(async () => {
     oldRun(folder, 'older', 2_000)
+    const sizes = [
+      { from: 0, size: 16 },
+      { from: 200, size: 32 },
+    ]
+    oldRun(folder, 'sized', 400, { sizes })
     port = String(await freePort())
     browser = await launch()
     await startCoordinator()
@@ -125,6 +130,25 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
       /step 1 to 2000\. .*test: from 18\.0\s% to 80\.\d\s%/,
     )
     await pictures(page, 'older')
+    expect(errors).toEqual([])
+  })
+
+  it('shows the size of the images of a run that has several, and no empty chart for others', async () => {
+    const { page, errors } = await openPage(browser, `${url}#/run/sized`)
+    const size = page.getByRole('img', { name: /^Image size, step 1 to 400\. pixels: from 16\spx to 32\spx/ })
+    await size.waitFor()
+    await size.focus()
+    await page.keyboard.press('Home')
+    await page
+      .locator('[aria-live=polite]')
+      .filter({ hasText: /^step 1: pixels 16\spx$/ })
+      .waitFor({ state: 'attached' })
+    expect(await findings(page)).toEqual([])
+    await pictures(page, 'sized')
+    await page.goto(`${url}#/run/older`)
+    await page.getByRole('img', { name: /^Cost, step 1 to 2000/ }).waitFor()
+    expect(await page.getByRole('heading', { name: 'Image size' }).isVisible()).toBe(false)
+    await page.getByRole('button', { name: 'System theme' }).press('Enter')
     expect(errors).toEqual([])
   })
 

@@ -1,12 +1,16 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 
-/** Writes the metrics of a run that somebody trained before. */
-export function oldRun(folder: string, name: string, steps: number): void {
+/**
+ * Writes the metrics of a run that somebody trained before.
+ *
+ * @param more What else its start says.
+ */
+export function oldRun(folder: string, name: string, steps: number, more: object = {}): void {
   const start = {
     ...{ event: 'start', run: name, model: 'all-cnn-c', parameters: 1_369_738, data: 'cifar10', origin: '' },
     ...{ trainImages: 50_000, testImages: 10_000, epochs: steps / 100, stepsPerEpoch: 100, batchSize: 500 },
-    ...{ seed: 1, resumedAt: 0 },
+    ...{ seed: 1, resumedAt: 0, ...more },
   }
   const verdicts = new Map([
     [3, { verdict: 'falling', reason: 'The cost of 5,000 samples fell by 4 % in the last 20 windows.' }],

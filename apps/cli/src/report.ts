@@ -3,7 +3,8 @@ import { ConvoyError } from '@convoy/errors'
 import { stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { chart, escape } from './chart.ts'
-import { duration, grouped, percent } from './format.ts'
+import { sizesText, untilText } from './event-text.ts'
+import { duration, grouped, percent, work } from './format.ts'
 import { EXIT } from './schemas.ts'
 import { newestRun } from './source.ts'
 
@@ -23,6 +24,8 @@ interface Told {
   /** Samples trained on, and seconds that took. */
   readonly samples: number
   readonly seconds: number
+  /** What the steps that stand cost, in epochs of full-size images; undefined in older runs. */
+  readonly worked: number | undefined
 }
 
 /** Reads what a run left behind. Throws E_RUN where it left nothing. */
@@ -32,6 +35,7 @@ async function read(directory: string): Promise<Told> {
   let start: Of<'start'> | undefined
   let done: Of<'done'> | undefined
   let [samples, seconds] = [0, 0]
+  let worked: number | undefined
   const nothing = (cause?: unknown) =>
     new ConvoyError('E_RUN', `${directory} has no metrics yet`, 'Train for a while first.', { cause })
   await readMetrics(path.join(directory, 'metrics.jsonl'), (event, time) => {
@@ -41,12 +45,13 @@ async function read(directory: string): Promise<Told> {
     else if (event.event === 'step') {
       samples += event.samples
       seconds += event.seconds
+      worked = event.work
     }
   }).catch((error: unknown) => {
     throw nothing(error)
   })
   if (!start) throw nothing()
-  return { config, history, start, done, samples, seconds }
+  return { config, history, start, done, samples, seconds, worked }
 }
 
 type Definition = readonly [name: string, value: string | undefined]
@@ -59,7 +64,7 @@ const definitions = (entries: readonly Definition[]) =>
     .join('')}</dl>`
 
 /** A run's curves, those of which there is something to show. */
-function charts(history: History, data: string): string[] {
+function charts(history: History, { data, sizes }: Of<'start'>): string[] {
   const { tests } = history
   const rows = history.curves.rows(0, Infinity, COLUMNS)
   const { step: steps, cost1000, cost5000, trainAccuracy, learningRate, imagesPerSecond } = rows
@@ -67,6 +72,7 @@ function charts(history: History, data: string): string[] {
     steps: tests.map(({ step }) => step),
     values: tests.map(({ accuracy }) => accuracy),
   }
+  const sizeOf = (step: number) => sizes?.findLast(({ from }) => from < step)?.size ?? null
   const [blue, orange] = ['var(--blue)', 'var(--orange)']
   return [
     chart(
@@ -92,6 +98,17 @@ function charts(history: History, data: string): string[] {
       title: 'Learning rate',
       show: (value) => String(value),
     }),
+    chart(
+      [
+        {
+          name: 'height and width',
+          colour: blue,
+          steps,
+          values: steps.map(sizeOf),
+        },
+      ],
+      { title: 'Images, pixels', show: (value) => String(value), fromZero: true },
+    ),
     chart([{ name: 'images/s', colour: blue, steps, values: imagesPerSecond }], {
       title: 'Images a second',
       show: (value) => grouped(value),
@@ -100,7 +117,7 @@ function charts(history: History, data: string): string[] {
   ].filter((one) => one !== undefined)
 }
 
-function figures({ history, start, done, samples, seconds }: Told): Definition[] {
+function figures({ history, start, done, samples, seconds, worked }: Told): Definition[] {
   const { tests, about } = history
   const status = history.status({ sent: 0, received: 0 })
   const best = tests.reduce<number | null>(
@@ -110,13 +127,12 @@ function figures({ history, start, done, samples, seconds }: Told): Definition[]
   return [
     ['test accuracy', percentOf(tests.at(-1)?.accuracy)],
     ['best test accuracy', percentOf(best)],
-    [
-      'until',
-      done?.until && `${percent(done.until.accuracy)}: ${done.until.reached ? 'reached' : 'not reached'}`,
-    ],
+    ['until', done?.until && untilText(done.until)],
     ['cost, last 5,000 samples', status.cost5000?.toFixed(4)],
     ['steps', `${grouped(status.step)} of ${grouped(about!.totalSteps)}`],
     ['epochs', `${grouped(status.epoch)} of ${grouped(start.epochs)}`],
+    ['sizes', start.sizes && sizesText(start.sizes)],
+    ['work', worked === undefined ? undefined : `${work(worked)} full-size epochs`],
     ['samples computed on', grouped(samples)],
     ['time of training', duration(seconds)],
     ['images/s', seconds > 0 ? (samples / seconds).toFixed(1) : undefined],
@@ -174,7 +190,7 @@ ${
     ? `<p class="verdict"><b>${escape(status.verdict.verdict.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`))}</b> ${escape(status.verdict.reason)} <small>since step ${grouped(status.verdict.step)}</small></p>`
     : ''
 }
-<section class="charts">${charts(history, start.data).join('\n')}</section>
+<section class="charts">${charts(history, start).join('\n')}</section>
 <h2>Figures</h2>
 ${definitions(figures(told))}
 <h2>Identity</h2>

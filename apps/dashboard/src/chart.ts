@@ -33,6 +33,12 @@ export interface ChartOptions {
   readonly zoom: (range: [number, number] | null) => void
 }
 
+/** Where something changes for all lines. */
+export interface Change {
+  readonly x: number
+  readonly label: string
+}
+
 /** One set of x, and the values of some lines there. */
 export type Table = [x: number[], ...values: (number | null | undefined)[][]]
 
@@ -56,6 +62,7 @@ export class Chart {
   readonly #off = new Set<string>()
   #data: Table = [[]]
   #limits: [number, number] | undefined
+  #changes: readonly Change[] = []
   #width = 0
   readonly #observer: ResizeObserver
 
@@ -102,10 +109,17 @@ export class Chart {
    *
    * @param lines What each column of all tables after its x is, in order.
    * @param limits The ends of the x axis.
+   * @param changes To be marked; those beyond the limits are not.
    */
-  show(lines: readonly Line[], tables: Table[], limits: [number, number]): void {
+  show(
+    lines: readonly Line[],
+    tables: Table[],
+    limits: [number, number],
+    changes: readonly Change[] = [],
+  ): void {
     this.#data = tables.length === 1 ? tables[0] : (uPlot.join(tables) as Table)
     this.#limits = limits
+    this.#changes = changes
     if (!this.#plot || JSON.stringify(lines) !== JSON.stringify(this.#lines)) {
       this.#lines = lines
       this.redraw()
@@ -210,23 +224,14 @@ export class Chart {
   }
 
   #drawMarks(plot: uPlot): void {
-    const { ctx, bbox } = plot
+    const { left, top, width, height } = plot.bbox
     for (const { at, label } of this.#options.marks ?? []) {
       const y = plot.valToPos(at, 'y', true)
-      if (y < bbox.top || y > bbox.top + bbox.height) continue
-      ctx.save()
-      ctx.strokeStyle = ctx.fillStyle = colour('muted')
-      ctx.lineWidth = devicePixelRatio
-      ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio])
-      ctx.beginPath()
-      ctx.moveTo(bbox.left, y)
-      ctx.lineTo(bbox.left + bbox.width, y)
-      ctx.stroke()
-      ctx.font = `${11 * devicePixelRatio}px system-ui`
-      ctx.textAlign = 'left'
-      ctx.textBaseline = 'top'
-      ctx.fillText(label, bbox.left + 4 * devicePixelRatio, y + 3 * devicePixelRatio)
-      ctx.restore()
+      if (y >= top && y <= top + height) drawMark(plot.ctx, [left, y], [left + width, y], label)
+    }
+    for (const { x: at, label } of this.#changes) {
+      const x = plot.valToPos(at, 'x', true)
+      if (x >= left && x <= left + width) drawMark(plot.ctx, [x, top], [x, top + height], label)
     }
   }
 
@@ -329,4 +334,26 @@ export class Chart {
     this.#table.querySelector('.scroll')?.remove()
     this.#table.append(box)
   }
+}
+
+/** Draws a broken line with its name at its beginning. */
+function drawMark(
+  ctx: CanvasRenderingContext2D,
+  from: readonly [x: number, y: number],
+  to: readonly [x: number, y: number],
+  label: string,
+): void {
+  ctx.save()
+  ctx.strokeStyle = ctx.fillStyle = colour('muted')
+  ctx.lineWidth = devicePixelRatio
+  ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio])
+  ctx.beginPath()
+  ctx.moveTo(...from)
+  ctx.lineTo(...to)
+  ctx.stroke()
+  ctx.font = `${11 * devicePixelRatio}px system-ui`
+  ctx.textAlign = 'left'
+  ctx.textBaseline = 'top'
+  ctx.fillText(label, from[0] + 4 * devicePixelRatio, from[1] + 3 * devicePixelRatio)
+  ctx.restore()
 }

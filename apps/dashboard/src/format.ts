@@ -15,6 +15,8 @@ export const cost = (value: Maybe) =>
 export const speed = (value: Maybe) =>
   is(value) ? (value < 100 ? value.toFixed(1) : grouped.format(Math.round(value))) : NONE
 
+export const pixels = (value: Maybe) => (is(value) ? `${value}\u00a0px` : NONE)
+
 /** A learning rate in three digits. */
 export function rate(value: Maybe): string {
   if (!is(value)) return NONE

@@ -1,6 +1,6 @@
 import type { CurveName, LiveHistory, LiveStatus, Rows } from '@convoy/protocol/live'
-import { curveNames } from '@convoy/protocol/live'
-import type { Table } from './chart.ts'
+import { curveNames, sizeOfStep } from '@convoy/protocol/live'
+import type { Change, Table } from './chart.ts'
 
 /** What the x axis counts. */
 export type Unit = 'step' | 'epoch'
@@ -18,6 +18,18 @@ export function curves(history: LiveHistory, scale: number, ...names: CurveName[
 /** Test accuracies as a table. */
 export function tests(history: LiveHistory, scale: number): Table {
   return [history.tests.map(({ step }) => step * scale), history.tests.map(({ accuracy }) => accuracy)]
+}
+
+/** Height and width of the images as a table; null where the run says nothing of sizes. */
+export function sizes({ rows, about }: LiveHistory, scale: number): Table {
+  return [rows.step.map((step) => step * scale), rows.step.map((step) => sizeOfStep(about, step))]
+}
+
+/** Where images get another size. */
+export function sizeChanges({ about }: LiveHistory, scale: number): Change[] {
+  return (about?.sizes ?? [])
+    .filter(({ from }) => from > 0)
+    .map(({ from, size }) => ({ x: from * scale, label: `${size} px` }))
 }
 
 /** Adds rows to those that are there; false where they do not go on from them. */

@@ -1,10 +1,11 @@
 import type { LiveHistory, LiveSpeeds, LiveStatus, LiveVerdict } from '@convoy/protocol/live'
+import { sizeOfStep } from '@convoy/protocol/live'
 import { Chart, type ChartOptions, type Line, type Table } from './chart.ts'
 import type { Connection, Pushed } from './connection.ts'
 import { announce, el, setText } from './dom.ts'
 import { EventList } from './events.ts'
 import * as format from './format.ts'
-import { append, curves, progressOf, scaleOf, tests, type Unit } from './tables.ts'
+import { append, curves, progressOf, scaleOf, sizeChanges, sizes, tests, type Unit } from './tables.ts'
 import type { View } from './view.ts'
 import { WorkersTable } from './workers.ts'
 
@@ -58,7 +59,7 @@ export class TrainingView implements View {
   readonly #rangeSelect: HTMLSelectElement
   readonly #workers = new WorkersTable()
   readonly #events = new EventList()
-  readonly #charts: Record<'cost' | 'accuracy' | 'rate' | 'speed', Chart>
+  readonly #charts: Record<'cost' | 'size' | 'accuracy' | 'rate' | 'speed', Chart>
   readonly #message = el('p', { class: 'card', hidden: true })
   readonly #content: HTMLElement
 
@@ -70,6 +71,7 @@ export class TrainingView implements View {
       new Chart({ ...options, x: 'step', zoom: (range) => this.#zoom(range) })
     this.#charts = {
       cost: chart({ title: 'Cost', note: 'nats a sample, before its update', format: format.cost }),
+      size: chart({ title: 'Image size', note: 'height and width', format: format.pixels, fromZero: true }),
       accuracy: chart({
         title: 'Accuracy',
         note: 'train: mean of 5,000 samples',
@@ -281,7 +283,7 @@ export class TrainingView implements View {
       cost5000: format.cost(status.cost5000),
       trainAccuracy: format.percent(status.trainAccuracy),
       testAccuracy: last === undefined ? '–' : `${format.percent(last)}, ${format.percent(best)}`,
-      imagesPerSecond: format.speed(status.imagesPerSecond),
+      imagesPerSecond: `${format.speed(status.imagesPerSecond)}${this.#smaller(status.step)}`,
       learningRate: format.rate(status.learningRate),
       workers: history.current ? format.whole(status.workers) : '–',
       bytes: history.current
@@ -294,6 +296,13 @@ export class TrainingView implements View {
     this.#weights.href = `/weights?run=${encodeURIComponent(history.run)}`
     this.#showVerdict(status.verdict)
     this.#showTitle(history, status)
+  }
+
+  /** The size of a step's images, where they are smaller than in the end. */
+  #smaller(step: number): string {
+    const { about } = this.#history!
+    const size = sizeOfStep(about, step)
+    return size === null || size === about!.sizes!.at(-1)!.size ? '' : ` of ${format.pixels(size)}`
   }
 
   #showTitle(history: LiveHistory, status: LiveStatus): void {
@@ -368,7 +377,8 @@ export class TrainingView implements View {
       Math.max(from, this.#range.kind === 'all' ? (history.rows.step[0] ?? 0) - 1 : 0) * scale,
       Math.max((to ?? last) * scale, (from + 1) * scale),
     ]
-    const { cost, accuracy, speed, rate } = this.#charts
+    const { cost, size, accuracy, speed, rate } = this.#charts
+    const changes = sizeChanges(history, scale)
     cost.show(
       [
         { label: '1,000 samples', colour: 'blue', thin: true },
@@ -376,7 +386,11 @@ export class TrainingView implements View {
       ],
       [curves(history, scale, 'cost1000', 'cost5000')],
       limits,
+      changes,
     )
+    size.element.hidden = !history.about?.sizes
+    if (!size.element.hidden)
+      size.show([{ label: 'pixels', colour: 'blue' }], [sizes(history, scale)], limits, changes)
     accuracy.show(
       [
         { label: 'train', colour: 'blue', thin: true },
@@ -384,6 +398,7 @@ export class TrainingView implements View {
       ],
       [curves(history, scale, 'trainAccuracy'), tests(history, scale)],
       limits,
+      changes,
     )
     rate.show([{ label: 'learning rate', colour: 'blue' }], [curves(history, scale, 'learningRate')], limits)
     const { names, step, rates } = history.speeds

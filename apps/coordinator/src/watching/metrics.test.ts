@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { type Cluster, Tally } from '../cluster/index.ts'
+import type { RunEvent } from '../events.ts'
 import { Metrics } from './metrics.ts'
 
 const tallies = new Map([['a', Object.assign(new Tally(), { samples: 96, waitedFor: 1.5 })]])
@@ -29,6 +30,7 @@ describe('Metrics', () => {
       ...{ event: 'step', step: 2, loss: 2.25, ...step },
       ...{ seconds: 0.25, computeSeconds: 0.125, updateSeconds: 0.0625 },
     })
+    expect(await metrics.text()).not.toMatch(/^convoy_image_size /m)
     metrics.hear({ event: 'test', step: 2, epoch: 1, testLoss: 2.125, testAccuracy: 0.25, seconds: 1 })
     const verdict = { step: 2, epoch: 0, reason: '', cost1000: 2.4, cost5000: 2.3 }
     metrics.hear({ event: 'verdict', verdict: 'noisy', ...verdict })
@@ -71,6 +73,25 @@ describe('Metrics', () => {
     expect(stalls.reduce((sum, line) => sum + Number(line.split(' ')[1]), 0)).toBe(5_000)
     // Read again, nothing is counted twice.
     expect((await metrics.text()).split('\n')).toContain('convoy_wasted_samples_total 32')
+  })
+
+  it('tells the size of the images, the full one too, where a run has several', async () => {
+    const metrics = new Metrics({ cluster, workersWanted: () => 3 })
+    const sizes = [
+      { from: 0, size: 16 },
+      { from: 1, size: 32 },
+    ]
+    const step = {
+      ...{ event: 'step', loss: 1, cost1000: 1, cost5000: 1, accuracy: 0, learningRate: 1, gradientNorm: 1 },
+      ...{ samples: 1, seconds: 1, computeSeconds: 1, updateSeconds: 0 },
+    }
+    const line = async (event: object) => {
+      metrics.hear({ ...step, ...event } as RunEvent)
+      return (await metrics.text()).split('\n').find((one) => one.startsWith('convoy_image_size'))
+    }
+    expect(await line({ event: 'start', resumedAt: 0, stepsPerEpoch: 1, sizes })).toBeUndefined()
+    expect(await line({ step: 1, size: 16 })).toBe('convoy_image_size 16')
+    expect(await line({ step: 2 })).toBe('convoy_image_size 32')
   })
 
   it.each([

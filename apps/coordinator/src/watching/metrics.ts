@@ -20,6 +20,8 @@ export class Metrics {
   readonly #watched: Watched
   /** The workers that have figures of their own. */
   readonly #workers = new Set<string>()
+  /** Height and width of the run's images in full, where some are smaller. */
+  #fullSize: number | undefined
 
   constructor(watched: Watched) {
     this.#watched = watched
@@ -45,6 +47,7 @@ export class Metrics {
     gauge('learning_rate', 'Learning rate of the last update.')
     gauge('gradient_norm', 'Global norm of the last mean gradient.')
     gauge('images_per_second', 'Training images a second in the last update.')
+    gauge('image_size', 'With sizes over the run: height and width of the images of the last update.')
     gauge('workers', 'Workers connected.')
     gauge('workers_wanted', 'Workers at which one more is no longer worth it.')
     counter('steps_total', 'Updates done by this process.')
@@ -85,8 +88,10 @@ export class Metrics {
       case 'start':
         this.#set('step', event.resumedAt)
         this.#set('epoch', Math.floor(event.resumedAt / event.stepsPerEpoch))
+        this.#fullSize = event.sizes?.at(-1)!.size
         break
-      case 'step':
+      case 'step': {
+        const size = event.size ?? this.#fullSize
         this.#set('step', event.step)
         this.#set('loss', event.loss)
         this.#set('cost', event.cost1000, { samples: '1000' })
@@ -95,11 +100,13 @@ export class Metrics {
         this.#set('learning_rate', event.learningRate)
         this.#set('gradient_norm', event.gradientNorm)
         this.#set('images_per_second', event.samples / event.seconds)
+        if (size !== undefined) this.#set('image_size', size)
         this.#add('steps_total')
         this.#add('samples_total', event.samples)
         this.#add('step_seconds_total', event.seconds)
         this.#addPhases(event)
         break
+      }
       case 'verdict':
         this.#gauges.get('verdict')!.reset()
         this.#set('verdict', 1, { verdict: event.verdict })

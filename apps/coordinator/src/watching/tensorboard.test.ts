@@ -148,6 +148,26 @@ describe('TensorBoardLog', () => {
     ])
   })
 
+  it('writes the size of the images where a run has several', () => {
+    const log = new TensorBoardLog(folder)
+    const sizes = [
+      { from: 0, size: 16 },
+      { from: 1, size: 32 },
+    ]
+    log.hear({ ...start(0), sizes } as RunEvent)
+    log.hear({ ...step(1), size: 16 } as RunEvent)
+    log.hear(step(2))
+    log.hear(start(2))
+    log.hear(step(3))
+    log.close()
+    const of = (tag: string) => read().scalars.filter((scalar) => scalar.tag === tag)
+    expect(of('size')).toEqual([
+      { step: 1, tag: 'size', value: 16 },
+      { step: 2, tag: 'size', value: 32 },
+    ])
+    expect(of('loss')).toHaveLength(3)
+  })
+
   it('cuts off half a record, and leaves other files alone', () => {
     const log = new TensorBoardLog(folder)
     log.hear(start(0))

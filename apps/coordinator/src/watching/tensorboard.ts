@@ -102,6 +102,8 @@ export class TensorBoardLog {
   #file: number | undefined
   /** Bytes of whole records in the file. */
   #length = 0
+  /** Height and width of the run's images in full, where some are smaller. */
+  #fullSize: number | undefined
 
   constructor(folder: string) {
     this.#folder = folder
@@ -110,13 +112,23 @@ export class TensorBoardLog {
   hear(event: RunEvent): void {
     switch (event.event) {
       case 'start':
+        this.#fullSize = event.sizes?.at(-1)!.size
         return this.#begin(event.resumedAt)
       case 'rolledBack':
         return this.#begin(event.to)
       case 'step': {
         const { step, loss, cost1000, cost5000, accuracy, learningRate, samples, seconds } = event
         const rates = { learning_rate: learningRate, images_per_second: samples / seconds }
-        return this.#write(eventRecord(step, summary({ loss, cost1000, cost5000, accuracy, ...rates })))
+        const size = event.size ?? this.#fullSize
+        const scalars = {
+          loss,
+          cost1000,
+          cost5000,
+          accuracy,
+          ...rates,
+          ...(size === undefined ? {} : { size }),
+        }
+        return this.#write(eventRecord(step, summary(scalars)))
       }
       case 'test': {
         const { step, testAccuracy, testLoss } = event
