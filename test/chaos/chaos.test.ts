@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { scratch } from '../convoy.ts'
 import { disturbed, undisturbed, type ChaosOptions } from './chaos.ts'
-import { kinds, schedule } from './schedule.ts'
+import { kinds, optionsOf, schedule } from './schedule.ts'
 
 describe('the schedule of faults', () => {
   it('is a function of its seed, in order, and of all kinds', () => {
@@ -10,6 +10,26 @@ describe('the schedule of faults', () => {
     const faults = schedule(7, 200, 42)
     expect(faults.map(({ step }) => step)).toEqual(faults.map(({ step }) => step).sort((a, b) => a - b))
     for (const kind of kinds) expect(faults.filter((fault) => fault.kind === kind)).toHaveLength(3)
+  })
+})
+
+describe('the options of a seed', () => {
+  it('are a function of it, and all come about', () => {
+    expect(optionsOf(7)).toEqual(optionsOf(7))
+    const flags = (from: number, to: number) =>
+      new Set(Array.from({ length: to - from + 1 }, (_, i) => optionsOf(from + i)).flat())
+    const all = [
+      'muon',
+      'standardised',
+      '--sizes',
+      'crop',
+      '--label-smoothing',
+      '--alternating-flip',
+      '--cutout',
+    ]
+    for (const flag of [...all, '--bias-rate', '--flip']) expect(flags(1, 20)).toContain(flag)
+    // Those that `convoy test` takes have most of it.
+    for (const flag of ['muon', 'standardised', '--sizes']) expect(flags(1, 3)).toContain(flag)
   })
 })
 
@@ -22,20 +42,25 @@ describe('a run to which faults happen', () => {
     faults: kinds.length,
     run: [
       ...['--data', process.env['CONVOY_DATA'] || 'synthetic', '--limit-train', '640', '--limit-test', '20'],
-      ...['--width', '0.125', '--batch-size', '64', '--micro-batch', '8'],
+      // Images are of every size within the steps that are done.
+      ...['--width', '0.125', '--batch-size', '64', '--micro-batch', '8', '--epochs', '6'],
     ],
     worker: [],
     folder,
     report: () => {},
   }
-  let expected: string
-  beforeAll(async () => {
-    expected = await undisturbed(options)
-  })
 
-  it.each([1, 2, 3])('ends with the bits of an undisturbed one (seed %d)', async (seed) => {
-    const { faults, parametersSha256 } = await disturbed({ ...options, seed })
-    expect(faults).toHaveLength(kinds.length)
-    expect(parametersSha256).toBe(expected)
+  describe.each([1, 2, 3])('with the options and the faults of seed %d', (seed) => {
+    const run = [...options.run, ...optionsOf(seed)]
+    let expected: string
+    beforeAll(async () => {
+      expected = await undisturbed({ ...options, run })
+    })
+
+    it('ends with the bits of an undisturbed one', async () => {
+      const { faults, parametersSha256 } = await disturbed({ ...options, seed, run })
+      expect(faults).toHaveLength(kinds.length)
+      expect(parametersSha256).toBe(expected)
+    })
   })
 })

@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util'
 import { scratch } from '../convoy.ts'
-import { kinds } from './schedule.ts'
+import { kinds, optionsOf } from './schedule.ts'
 import { disturbed, undisturbed, type ChaosOptions } from './chaos.ts'
 
 const { values } = parseArgs({
@@ -19,7 +19,7 @@ const { values } = parseArgs({
 })
 if (values.help) {
   console.log(`npm run chaos -- [options]: a run to which faults happen, beside an undisturbed one
-  --seed N      of the faults (1)
+  --seed N      of the faults, and of the options of the run: sizes, optimizer, labels, augmentation (1)
   --seeds N     how many seeds, from that one on (1)
   --steps N     updates (200)
   --faults N    faults in a run (42)
@@ -45,17 +45,22 @@ const options: ChaosOptions = {
   steps: Number(values.steps),
   faults: Number(values.faults),
   only,
-  run: ['--data', values.data, '--limit-train', '2000', '--limit-test', '64', '--width', values.width],
+  run: [
+    ...['--data', values.data, '--limit-train', '2000', '--limit-test', '64', '--width', values.width],
+    // 16 updates each, so that images are of every size within the steps that are done.
+    ...['--epochs', String(Math.ceil(Number(values.steps) / 16))],
+  ],
   worker: ['--engine', values.engine],
   folder,
   report: say,
 }
 let failed = 0
 try {
-  const expected = await undisturbed(options)
   for (let seed = options.seed; seed < options.seed + Number(values.seeds); seed++) {
     try {
-      const { faults, parametersSha256, seconds } = await disturbed({ ...options, seed })
+      const run = [...options.run, ...optionsOf(seed)]
+      const expected = await undisturbed({ ...options, run })
+      const { faults, parametersSha256, seconds } = await disturbed({ ...options, seed, run })
       const equal = parametersSha256 === expected
       if (!equal) failed++
       say({ event: 'summary', seed, faults: faults.length, equal, parametersSha256, seconds })

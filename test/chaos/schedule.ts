@@ -60,3 +60,24 @@ export function schedule(
     }))
     .sort((a, b) => a.step - b.step)
 }
+
+/**
+ * Options of the run of a seed: some of what makes it learn faster, drawn by chance, since each has a part in what a state is or in
+ * what a leaf's gradient is a function of.
+ */
+export function optionsOf(seed: number): string[] {
+  const random = new RandomStream(seed, 1)
+  const one = (...choices: readonly string[][]) => choices[random.uint32() % choices.length]
+  return [
+    ...one(
+      [],
+      ['--parametrisation', 'standardised', '--end-rate', '0.1'],
+      ['--optimizer', 'muon', '--head-rate', '0.4', '--whitened-start', '--identity-start'],
+    ),
+    ...one([], ['--sizes', '16:0.3,24:0.3,32'], ['--sizes', '24:0.4,16:0.2,32', '--resize', 'crop']),
+    ...one([], ['--label-smoothing', '0.1']),
+    ...one(['--flip'], ['--alternating-flip']),
+    ...one([], ['--cutout', '10']),
+    ...one([], ['--bias-rate', '0.3']),
+  ]
+}

@@ -1,3 +1,4 @@
+import { readCheckpoint } from '@convoy/coordinator'
 import { createEngine } from '@convoy/engines'
 import { buildModel, initialise, parameterLayout, type ModelSpec } from '@convoy/model'
 import { matchWeights, readWeights, writeWeights, type Network } from '@convoy/weights'
@@ -10,7 +11,7 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { scratch } from '../convoy.ts'
+import { Convoy, scratch } from '../convoy.ts'
 
 const { folder, remove } = scratch()
 afterAll(remove)
@@ -64,12 +65,27 @@ const peers = pythons.flatMap((python) => {
   return ['keras', 'tf_keras'].filter(has).map((name) => ({ python, name, backend }))
 })
 const peer = path.join(path.dirname(fileURLToPath(import.meta.url)), 'peer.py')
-const exported = ['convoy.h5', 'convoy.weights.h5']
+const exported = ['convoy.h5', 'convoy.weights.h5', 'fast.h5', 'fast.weights.h5']
+
+/** What a run with the recipe `fast` ends with, and how its checkpoint describes it. */
+let fast: { readonly parameters: Float32Array; readonly network: Network }
+beforeAll(async () => {
+  await new Convoy([
+    ...['train', '--recipe', 'fast', '--data', 'synthetic', '--limit-train', '410', '--limit-test', '20'],
+    ...['--width', '0.125', '--epochs', '4', '--batch-size', '64', '--evaluate-every', '0', '--workers', '1'],
+    ...['--runs', folder, '--name', 'fast', '--port', '0', '--json'],
+  ]).done()
+  const { parameters, network } = await readCheckpoint(at('fast/checkpoints/step-28.convoy'))
+  fast = { parameters, network: network as Network }
+})
+/** Weights, and their network, by what their files are called. */
+const weightsOf = (file: string) => (file.startsWith('fast') ? fast : { parameters, network })
 
 describe('TensorFlow.js itself', () => {
-  it('loads the model.json that Convoy writes, and answers alike', async () => {
-    await writeWeights(at('convoy.json'), parameters, network)
-    const json = JSON.parse(readFileSync(at('convoy.json'), 'utf8')) as {
+  it.each(['convoy.json', 'fast.json'])('loads %s as Convoy writes it, and answers alike', async (file) => {
+    const { parameters, network } = weightsOf(file)
+    await writeWeights(at(file), parameters, network)
+    const json = JSON.parse(readFileSync(at(file), 'utf8')) as {
       modelTopology: object
       weightsManifest: { paths: string[]; weights: tf.io.WeightsManifestEntry[] }[]
     }
@@ -102,7 +118,10 @@ describe.skipIf(peers.length === 0)(`Keras itself${reason}`, () => {
 
     beforeAll(async () => {
       writeFileSync(at('images.f32'), images)
-      for (const file of exported) await writeWeights(at(file), parameters, network)
+      for (const file of exported) {
+        const { parameters, network } = weightsOf(file)
+        await writeWeights(at(file), parameters, network)
+      }
       const spec = convolutions.map(({ filters, kernel, stride }) => [filters, kernel[0], stride[0]])
       const run = (files: string[]) =>
         promisify(execFile)(python, [peer, name, JSON.stringify(spec), folder, ...files], {
@@ -136,8 +155,8 @@ describe.skipIf(peers.length === 0)(`Keras itself${reason}`, () => {
     it('loads what Convoy writes, and answers alike', async ({ skip }) => {
       skip(first, 'Keras 1 loads files of Keras 1 only')
       expect(told.loaded).toEqual(exported)
-      const ours = await logitsOf(model, parameters)
-      for (const file of exported) expectClose(ours, theirs(file))
+      for (const file of exported)
+        expectClose(await logitsOf(model, weightsOf(file).parameters), theirs(file))
     }, 600_000)
   })
 })

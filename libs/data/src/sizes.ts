@@ -76,8 +76,11 @@ function firstAfter(share: number, totalSteps: number): number {
  */
 export function sizeAt(stages: readonly Stage[], step: number, totalSteps: number): number {
   let share = 0
-  const stage = stages.find((one) => step < firstAfter((share += one.share), totalSteps))
-  return (stage ?? stages.at(-1)!).size
+  for (const stage of stages) {
+    share += stage.share
+    if (step < firstAfter(share, totalSteps)) return stage.size
+  }
+  return stages.at(-1)!.size
 }
 
 /** Where a run's images get another size. */

@@ -16,7 +16,8 @@ export interface Part {
 
 /**
  * How the parameters that a network computes with, its kernels and biases, come from the variables that an optimizer moves. There is a
- * variable for each parameter, in its place; behind all of them come the gains, which whole filters have. Slots are of one arena.
+ * variable for each parameter, in its place; behind all of them comes what whole filters have: gains, and what does not move. Slots
+ * are of one arena.
  */
 export interface Parametrisation {
   /** How many variables there are. */
@@ -32,7 +33,7 @@ export interface Parametrisation {
   /**
    * Variables for these parameters.
    *
-   * @param gain The gain of every filter; left out, that with which it keeps its norm.
+   * @param gain The gain of every filter; left out, the parameters stay what they are.
    */
   fromKernels(parameters: Float32Array, gain?: number): Float32Array
 }

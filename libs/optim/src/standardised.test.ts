@@ -11,7 +11,9 @@ const kernels: readonly StandardisedKernel[] = [
 ]
 const LAST = 12 * 9 + 9 + 10 * 3 + 3
 const SIZE = LAST + 8
-const VARIABLES = SIZE + 9 + 3
+/** Where the filters' means stand. */
+const MEANS = SIZE + 9 + 3
+const VARIABLES = MEANS + 9 + 3
 
 /** Variables of which no filter is the same everywhere, and gains away from 0. */
 const variablesOf = fc
@@ -19,7 +21,13 @@ const variablesOf = fc
     fc.array(fc.double({ min: -1, max: 1, noNaN: true }), { minLength: SIZE, maxLength: SIZE }),
     fc.array(fc.double({ min: 0.5, max: 2, noNaN: true }), { minLength: 12, maxLength: 12 }),
   )
-  .map(([v, gains]) => Float32Array.from([...v.map((value, i) => value + Math.sin(i * i)), ...gains]))
+  .map(([v, gains]) =>
+    Float32Array.from([
+      ...v.map((value, i) => value + Math.sin(i * i)),
+      ...gains,
+      ...Array<number>(12).fill(0),
+    ]),
+  )
 const gradientOf = fc
   .array(fc.double({ min: -1, max: 1, noNaN: true }), { minLength: SIZE, maxLength: SIZE })
   .map((values) => Float32Array.from(values))
@@ -73,7 +81,7 @@ describe('Standardised', () => {
     const { parametrisation } = start(new Float32Array(VARIABLES))
     expect(parametrisation.size).toBe(VARIABLES)
     expect(parametrisation.parts).toHaveLength(1)
-    expect(parametrisation.parts[0]).toMatchObject({ parameters: [0, SIZE], gains: [SIZE, VARIABLES] })
+    expect(parametrisation.parts[0]).toMatchObject({ parameters: [0, SIZE], gains: [SIZE, MEANS] })
     const large = [0, 200_000, 300_000, 700_000].map((offset, i) => ({
       offset,
       ...{ size: [199_000, 99_000, 390_000, 1000][i], filters: 10, scale: 1 },
@@ -135,7 +143,7 @@ describe('Standardised', () => {
           moved[at] += step
           return formula(moved).reduce((sum, value, i) => sum + value * kernelGradient[i], 0)
         }
-        for (let i = 0; i < VARIABLES; i++) {
+        for (let i = 0; i < MEANS; i++) {
           const difference = (cost(i, 1e-5) - cost(i, -1e-5)) / 2e-5
           expect(Math.abs(found[i] - difference)).toBeLessThan(1e-6 * (1 + Math.abs(difference)))
         }
@@ -170,16 +178,28 @@ describe('Standardised', () => {
     )
   })
 
+  it('takes kernels from elsewhere, whose filters have any mean: they stay the same to a millionth too', () => {
+    fc.assert(
+      fc.property(variablesOf, (variables) => {
+        const given = variables.subarray(0, SIZE)
+        const here = start(variables)
+        const found = start(here.parametrisation.fromKernels(given)).kernels()
+        given.forEach((value, i) => expect(Math.abs(found[i] - value)).toBeLessThan(1e-6))
+      }),
+    )
+  })
+
   it('begins with a gain for all filters where one is given', () => {
     const variables = Float32Array.from({ length: VARIABLES }, (_, i) => Math.sin(i * i))
     const { parametrisation } = start(variables)
     const begun = parametrisation.fromKernels(variables.subarray(0, SIZE), 1)
     expect(begun.subarray(0, SIZE)).toEqual(variables.subarray(0, SIZE))
-    expect(begun.subarray(SIZE)).toEqual(new Float32Array(12).fill(1))
+    expect(begun.subarray(SIZE, MEANS)).toEqual(new Float32Array(12).fill(1))
+    expect(begun.subarray(MEANS)).toEqual(new Float32Array(12))
   })
 
   it('leaves a filter without direction at 0, and does not divide by it', () => {
-    const here = start(new Float32Array(VARIABLES).fill(1))
+    const here = start(new Float32Array(VARIABLES).fill(1, 0, MEANS))
     expect(here.kernels().subarray(0, 12 * 9)).toEqual(new Float32Array(12 * 9))
     expect(here.gradient(new Float32Array(SIZE).fill(1)).every(Number.isFinite)).toBe(true)
   })
@@ -195,7 +215,9 @@ describe('NesterovSgd on standardised kernels', () => {
     })
     return { arena, sgd }
   }
-  const variables = Float32Array.from({ length: VARIABLES }, (_, i) => (i < SIZE ? Math.sin(i * i) : 1))
+  /** That of a kernel or bias, a gain of 1, a mean of 0. */
+  const value = (i: number, v: number) => (i < SIZE ? v : i < MEANS ? 1 : 0)
+  const variables = Float32Array.from({ length: VARIABLES }, (_, i) => value(i, Math.sin(i * i)))
   const kernelGradient = Float32Array.from({ length: SIZE }, (_, i) => Math.cos(i * i))
 
   it('moves the variables by their gradient, and decays those of kernels alone', () => {
@@ -205,7 +227,8 @@ describe('NesterovSgd on standardised kernels', () => {
     const done: number[][] = []
     sgd.update(arena.hold(kernelGradient), 4, 0.01, (...part) => done.push(part))
     expect(done).toEqual([[0, SIZE]])
-    sgd.variables.forEach((value, i) => {
+    expect(sgd.variables.subarray(MEANS)).toEqual(variables.subarray(MEANS))
+    sgd.variables.subarray(0, MEANS).forEach((value, i) => {
       const rate = bias(i) ? 0.02 : 0.01
       const decay = bias(i) || i >= SIZE ? 0 : 0.1
       const push = rate * (gradient[i] / 4 + decay * variables[i])
@@ -219,9 +242,7 @@ describe('NesterovSgd on standardised kernels', () => {
   it('lowers a cost of the kernels', () => {
     const { arena, sgd } = begin(variables, new Float32Array(VARIABLES))
     const gradient = arena.take()
-    const target = formula(
-      Float32Array.from({ length: VARIABLES }, (_, i) => (i < SIZE ? Math.cos(3 * i * i) : 1)),
-    )
+    const target = formula(Float32Array.from({ length: VARIABLES }, (_, i) => value(i, Math.cos(3 * i * i))))
     const cost = () => sgd.parameters.reduce((sum, value, i) => sum + (value - target[i]) ** 2, 0)
     const before = cost()
     for (let step = 0; step < 200; step++) {

@@ -16,8 +16,10 @@ export interface StandardisedKernel {
 const LEAST_SQUARES = 1e-8
 
 interface Kernel extends StandardisedKernel, Matrix {
-  /** Where its gains start among the variables. */
+  /** Where its gains start among the variables, */
   readonly gains: number
+  /** and the means of its filters. */
+  readonly means: number
 }
 
 interface StandardisedPart extends Part {
@@ -31,7 +33,10 @@ interface StandardisedPart extends Part {
  * Standardization", 2019; Brock, De and Smith, "Characterizing signal propagation to close the performance gap in
  * unnormalized ResNets", 2021). With variables v and one gain a filter, its kernel is
  *
- *     w = gain · c · (v - mean) / (deviation · √fan-in) = gain · c · u      where u = (v - mean) / n,  n = √Σ (v - mean)²
+ *     w = gain · c · (v - mean) / (deviation · √fan-in) + m = gain · c · u + m      where u = (v - mean) / n,  n = √Σ (v - mean)²
+ *
+ * m, which stays what it is, is 0 but for kernels that were given: their own mean, so that they begin as what they are. The m of all
+ * filters stand behind the gains.
  *
  * and with g the gradient by w, that by the gain is c·Σ g·u and that by v is gain·c/n · (g - mean(g) - u·Σ g·u). It has no part
  * along v and none along 1, since w does not change with these.
@@ -58,13 +63,15 @@ export class Standardised implements Parametrisation {
       ...{ mean: room(), squares: room(), sums: room(), products: room() },
       ...{ a: room(), b: room(), c: room() },
     }
+    const all = kernels.reduce((sum, { filters }) => sum + filters, 0)
     let gains = arena.size
     const placed = kernels.map((kernel) => {
       const { offset, size, filters } = kernel
+      const matrix = { first: offset, rows: size / filters, columns: filters }
       gains += filters
-      return { ...kernel, gains: gains - filters, first: offset, rows: size / filters, columns: filters }
+      return { ...kernel, ...matrix, gains: gains - filters, means: gains - filters + all }
     })
-    this.size = gains
+    this.size = gains + all
     this.parts = partsOf(placed, arena.size)
   }
 
@@ -76,7 +83,7 @@ export class Standardised implements Parametrisation {
       for (let j = 0; j < kernel.filters; j++) {
         const factor = this.#factor(variables, kernel, j, squares.values[j])
         a.values[j] = factor
-        c.values[j] = -factor * mean.values[j]
+        c.values[j] = variables.values[kernel.means + j] - factor * mean.values[j]
       }
       this.#arena.columnLine(variables, into, kernel, a, c)
     }
@@ -107,13 +114,15 @@ export class Standardised implements Parametrisation {
   }
 
   fromKernels(parameters: Float32Array, gain?: number): Float32Array {
-    const { squares } = this.#columns
+    const { mean, squares } = this.#columns
     const variables = this.#arena.take(this.size)
     variables.values.set(parameters)
     for (const kernel of this.parts.flatMap(({ kernels }) => kernels)) {
       this.#moments(variables, kernel)
-      for (let j = 0; j < kernel.filters; j++)
+      for (let j = 0; j < kernel.filters; j++) {
         variables.values[kernel.gains + j] = gain ?? Math.sqrt(squares.values[j]) / kernel.scale
+        variables.values[kernel.means + j] = gain === undefined ? mean.values[j] : 0
+      }
     }
     this.#arena.give(variables)
     return variables.values.slice()

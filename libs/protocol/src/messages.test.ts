@@ -51,6 +51,17 @@ const fromCoordinator = [
     pixels: 'uint8',
     encoding: 'float32',
   },
+  {
+    kind: 'work',
+    task: 'gradient',
+    id: 1,
+    epoch: 0,
+    ...node,
+    count: 64,
+    size: 16,
+    pixels: 'none',
+    encoding: 'bf16',
+  },
   { kind: 'cancel', id: 1, ...node },
   { kind: 'refused', code: 'E_GRADIENT', message: 'm' },
   { kind: 'goodbye', code: 'OK', message: 'm', remedy: '', retryAfter: 1 },
@@ -152,6 +163,20 @@ describe('messages', () => {
   ])('%j is refused with %s', (message, code) =>
     expect(() => readWorkerMessage(encodeFrame(message as object))).toThrowError(
       expect.objectContaining({ code }),
+    ),
+  )
+
+  it.each([
+    [{ ...fromCoordinator[0], smaller: undefined }],
+    [{ ...fromCoordinator[0], smaller: [{ size: 0, microBatch: 64 }] }],
+    [{ ...fromCoordinator[0], smaller: [{ size: 16, microBatch: 0 }] }],
+    [{ ...fromCoordinator[0], smaller: Array<object>(65).fill({ size: 16, microBatch: 64 }) }],
+    [{ ...fromCoordinator[3], size: 0 }],
+    [{ ...fromCoordinator[3], size: 16.5 }],
+    [{ ...fromCoordinator[3], size: 5_000 }],
+  ])('sizes that no image has are refused (%j)', (message) =>
+    expect(() => readCoordinatorMessage(encodeFrame(message))).toThrowError(
+      expect.objectContaining({ code: 'E_MESSAGE' }),
     ),
   )
 })

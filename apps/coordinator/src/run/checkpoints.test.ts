@@ -1,3 +1,5 @@
+import { encodeFrame } from '@convoy/protocol'
+import { createHash } from 'node:crypto'
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -34,6 +36,40 @@ describe('a checkpoint', () => {
     const back = decodeCheckpoint(encodeCheckpoint(checkpoint(7)), 'f')
     expect(back).toEqual(checkpoint(7))
     expect(Object.is(back.parameters[1], -0)).toBe(true)
+  })
+
+  it('keeps what the parameters are made of, where that is something else', () => {
+    const made = {
+      ...checkpoint(7),
+      variables: Float32Array.of(1, 2, -0, 4, 1e-42),
+      velocity: Float32Array.of(5, 6, 7, 8, 9),
+    }
+    const back = decodeCheckpoint(encodeCheckpoint(made), 'f')
+    expect(back).toEqual(made)
+    expect(Object.is(back.variables![2], -0)).toBe(true)
+  })
+
+  it('is read as it was written before there were variables', () => {
+    const { parameters, velocity, ...rest } = checkpoint(7)
+    const body = encodeFrame({ kind: 'checkpoint', version: 1, ...rest }, parameters, velocity)
+    const bytes = Buffer.concat([body, createHash('sha256').update(body).digest()])
+    expect(decodeCheckpoint(bytes, 'f')).toEqual(checkpoint(7))
+    expect(Buffer.from(encodeCheckpoint(checkpoint(7))).equals(bytes)).toBe(true)
+  })
+
+  it.each([
+    ['other parameters than it says', { size: 4 }],
+    ['a velocity of other length', { velocity: Float32Array.of(1, 2) }],
+    ['fewer velocities than variables', { variables: Float32Array.of(1, 2, 3, 4) }],
+    ['a velocity for each of too many variables', { variables: Float32Array.of(1, 2) }],
+  ])('is refused with %s', (_, changes) => {
+    const bytes = encodeCheckpoint({ ...checkpoint(7), ...changes })
+    expect(() => decodeCheckpoint(bytes, 'f')).toThrowError(
+      expect.objectContaining({
+        code: 'E_CHECKPOINT',
+        message: expect.stringMatching(/wrong size/) as string,
+      }),
+    )
   })
 
   it('is refused with E_CHECKPOINT when cut anywhere or changed by one bit', () => {

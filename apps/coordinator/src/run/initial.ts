@@ -65,6 +65,12 @@ const LEAST_VARIANCE = 1e-2
 /** How many images the patches are taken of: 2,000 give the eigenvalues to about a hundredth. */
 const WHITENED_IMAGES = 2_000
 
+/** The model with all layers trained: kernels are where they are among all parameters. */
+function thawed(model: ModelSpec): ModelSpec {
+  const layers = model.layers.map((layer) => (layer.kind === 'conv2d' ? { ...layer, frozen: false } : layer))
+  return { ...model, layers }
+}
+
 /**
  * Parameters drawn from the seed, and, where the config wants that, a first layer that whitens the images' patches.
  *
@@ -86,7 +92,7 @@ async function draw(
     whitenFirst(model, parameters, patches, { epsilon: LEAST_VARIANCE, seed })
   }
   if (optimizer === 'muon') {
-    normaliseFilters(parameters, muonKernelsOf(model, { ...config, freeze: undefined }))
+    normaliseFilters(parameters, muonKernelsOf(thawed(model), config))
     // From there on the last layer grows as far as the data want it to.
     const last = parameterLayout(model).views.findLast(({ role }) => role === 'kernel')!
     parameters.fill(0, last.offset, last.offset + last.size)

@@ -19,10 +19,11 @@ export function modelFor(config: Omit<TrainingConfig, 'microBatch'>, { shape, cl
   return config.freeze === undefined ? model : freeze(model, config.freeze)
 }
 
-/** The network as a checkpoint describes it, so that it can be used without the run. */
+/** The network as a checkpoint describes it, so that it can be used without the run, whose labels are no part of it. */
 export function networkOf(model: ModelSpec, dataset: Dataset, preprocessing: PreprocessingSpec): Network {
+  const { labelSmoothing: _, ...network } = model
   return {
-    model,
+    model: network,
     classes: [...dataset.classes],
     // Whitened images are made with the statistics of the whole set, which are not kept.
     ...(preprocessing.kind === 'none' ? {} : { preprocessing }),

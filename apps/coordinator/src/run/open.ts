@@ -1,7 +1,8 @@
 import { prepare, type Dataset } from '@convoy/data'
+import { ConvoyError } from '@convoy/errors'
 import { setFlagsFromString } from 'node:v8'
 import { Cluster } from '../cluster/index.ts'
-import { trainingSchema, type CoordinatorConfig } from '../config.ts'
+import { trainingSchema, type CoordinatorConfig, type TrainingConfig } from '../config.ts'
 import type { Report } from '../events.ts'
 import { checkOptimizer, lengthOf, Sizes, Training, type State } from '../training/index.ts'
 import { Admission } from './admission.ts'
@@ -26,15 +27,16 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   // everything about once a message, in the middle of a step. It may wait until the heap has grown three times.
   setFlagsFromString('--heap-growing-percent=200')
   const settings = trainingSchema.parse(config)
-  checkOptimizer(settings)
+  check(settings, raw)
+  const length = lengthOf(settings, raw.train.count)
+  // Before images are whitened, which takes minutes: sizes may not go with it.
+  const sizes = new Sizes(settings, raw, length)
   const prepared = await prepare(raw, config.preprocessing, {
     cacheDirectory: config.cache,
     progress: (text) => listen({ event: 'preparing', text }),
   })
   const { dataset, preprocessing } = prepared
   const model = modelFor(config, dataset)
-  const length = lengthOf(settings, dataset.train.count)
-  const sizes = new Sizes(settings, dataset, length)
   const folder = await makeFolder(config, model.name)
   const { name, directory } = folder
   const initial = await initialParameters(
@@ -86,4 +88,16 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     ready: () => ledger?.flush() ?? Promise.resolve(),
   })
   return new Run({ name, directory, url, training, cluster, states, admission, serving, listeners, ledger })
+}
+
+/** Refuses options that do not go with one another, or with the images. Throws E_USAGE. */
+function check(config: TrainingConfig, { shape: [height, width] }: Dataset): void {
+  checkOptimizer(config)
+  const { cutout = 0 } = config
+  if (cutout <= Math.min(height, width)) return
+  throw new ConvoyError(
+    'E_USAGE',
+    `--cutout ${cutout} is larger than the images, which are ${height}×${width}`,
+    'Give a smaller one: half of the image is usual.',
+  )
 }
