@@ -21,14 +21,19 @@ export class Convoy {
   readonly ended: Promise<number | string>
   readonly #watchers = new Set<() => void>()
 
-  /** Starts `./convoy` with arguments, in an environment without the caller's own settings. */
-  constructor(args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
+  /**
+   * Starts `./convoy` with arguments, in an environment without the caller's own settings.
+   *
+   * @param detached Whether Ctrl-C at the terminal is kept from it.
+   */
+  constructor(args: readonly string[], environment: NodeJS.ProcessEnv = {}, detached = false) {
     const clean = Object.fromEntries(
       Object.entries(process.env).filter(([key]) => !/^(CONVOY|KUBERNETES)_/.test(key)),
     )
     this.child = spawn(process.execPath, [path.join(root, 'tools', 'launch.mjs'), ...args], {
       env: { ...clean, ...environment },
       stdio: ['ignore', 'pipe', 'pipe'],
+      detached,
     })
     let rest = ''
     this.child.stdout!.setEncoding('utf8').on('data', (chunk: string) => {

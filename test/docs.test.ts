@@ -43,7 +43,7 @@ const read = (name: string) => readFileSync(path.join(root, name), 'utf8')
 describe('the documents', () => {
   const commands = commandsAndHelp()
   const texts = [...commands.values()].join('\n')
-  const harnesses = ['chaos', 'elastic', 'finetune', 'fuzz']
+  const harnesses = ['chaos', 'elastic', 'finetune', 'fuzz', 'learn']
     .map((name) => read(`test/${name}/main.ts`))
     .join('\n')
   const flags = new Set([...flagsIn(texts), ...flagsIn(harnesses)])

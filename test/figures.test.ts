@@ -148,20 +148,20 @@ describe('record', () => {
   it('has a row for each recipe that was learned with', () => {
     const summary = (recipe: string, seeds: number[]) => ({
       ...{ event: 'summary', recipe, seeds, accuracy: 0.9012, accuracyWithFlip: 0.907, spread: 0.0015 },
-      ...{ work: 12.04, seconds: 2400, ratioTo350: 0.0344 },
+      ...{ work: 12.04, seconds: 2400, ratioTo350: 350 / 12.04 },
     })
     const { rows, readme } = taken('learn', [
-      { event: 'epoch' },
+      { event: 'run', recipe: 'fast', seed: 1, accuracy: 0.9012 },
       summary('fast', [1, 2, 3]),
       summary('short', [1]),
     ])
     expect(rows).toEqual([
-      ['fast', '3', '90.1 %', '90.7 %', '0.15 %', '12', '40 min', '0.0344'],
-      ['short', '1', '90.1 %', '90.7 %', '0.15 %', '12', '40 min', '0.0344'],
+      ['fast', '3', '90.12 %', '90.70 %', '0.15 %', '12', '40 min', '29.1 ×'],
+      ['short', '1', '90.12 %', '90.70 %', '0.15 %', '12', '40 min', '29.1 ×'],
     ])
     expect(readme![0]).toEqual({
       what: 'test accuracy, recipe fast, mean of 3 seeds',
-      figure: '90.1 % in 40 min',
+      figure: '90.12 % by the work of 12 epochs, in 40 min',
     })
   })
 

@@ -4,6 +4,7 @@ import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { chart } from '../../apps/cli/src/chart.ts'
 import { Convoy, scratch } from '../convoy.ts'
+import { standalone } from '../svg.ts'
 
 const { values } = parseArgs({
   options: {
@@ -75,21 +76,9 @@ try {
       ],
       { title: 'Mean cost of the last 1,000 samples, nats', show: String },
     )!
-    writeFileSync(values.svg, `${standalone(figure)}\n`)
+    const legend = '<tspan fill="#1f62c9">float32</tspan> and <tspan fill="#c05a0b">bf16</tspan>'
+    writeFileSync(values.svg, `${standalone(figure, legend)}\n`)
   }
 } finally {
   remove()
-}
-
-/** The chart without its page: with its own style, on white, and its legend inside. */
-function standalone(figure: string): string {
-  const style =
-    'text{font:12px sans-serif;fill:#566170}.grid{stroke:#d9dfe7}.line{fill:none;stroke-width:1.2;stroke-linejoin:round}'
-  const svg = figure.slice(figure.indexOf('<svg'), figure.indexOf('</figure>'))
-  const legend =
-    '<text x="470" y="24" text-anchor="end"><tspan fill="#1f62c9">float32</tspan> and <tspan fill="#c05a0b">bf16</tspan></text>'
-  return svg
-    .replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ')
-    .replace('>', `><style>${style}</style><rect width="100%" height="100%" fill="#fff"/>`)
-    .replace('</svg>', `${legend}</svg>`)
 }

@@ -1,6 +1,6 @@
 import { Arena } from '@convoy/arena'
 import { buildModel, initialise, muonKernels, standardisedKernels, trainedLayout } from '@convoy/model'
-import { MovingAverage, Muon, NesterovSgd, plain, Standardised, type Parametrisation } from '@convoy/optim'
+import { Muon, NesterovSgd, plain, Standardised, type Parametrisation } from '@convoy/optim'
 import { parseArgs } from 'node:util'
 
 const { values } = parseArgs({
@@ -67,7 +67,3 @@ measureUpdate('plain', () => plain(size))
 measureUpdate('standardised', (arena) => new Standardised(arena, standardisedKernels(model)))
 measureMuon(5)
 measureMuon(3)
-const arena = new Arena(size)
-const average = new MovingAverage(arena, new Float32Array(size), { decay: 0.99, every: 1 })
-const parameters = arena.hold(initialise(model, 'heUniform', 1))
-measure('average', () => average.update(parameters, 1))

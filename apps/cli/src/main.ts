@@ -1,5 +1,11 @@
 import { asConvoyError, ConvoyError } from '@convoy/errors'
-import { coordinatorSchema, dataSchema, recipes, trainingSchema } from '@convoy/coordinator/config'
+import {
+  coordinatorSchema,
+  dataSchema,
+  recipes,
+  trainingSchema,
+  type Recipe,
+} from '@convoy/coordinator/config'
 import { engineSchema, workerSchema } from '@convoy/worker/config'
 import { Command, CommanderError } from 'commander'
 import manifest from '../package.json' with { type: 'json' }
@@ -16,8 +22,26 @@ interface Common {
   config?: string
 }
 
-const recipeHelp = Object.entries(recipes)
-  .map(([name, { description }]) => `  ${name.padEnd(8)} ${description}`)
+/** What a recipe comes to, in words. */
+function expectation({ options, expected: { work, accuracy, minutes } }: Recipe): string {
+  const measured = [
+    ...(accuracy === undefined ? [] : [`${(100 * accuracy).toFixed(2)} %`]),
+    ...(minutes === undefined ? [] : [`${minutes} min on two cores`]),
+  ]
+  const unknown = [
+    ...(accuracy === undefined ? ['accuracy'] : []),
+    ...(minutes === undefined ? ['time'] : []),
+  ]
+  const rest = unknown.length > 0 ? [`${unknown.join(' and ')} not yet measured`] : []
+  const epochs = options.epochs ?? trainingSchema.shape.epochs.def.defaultValue
+  return [`${epochs} epochs, the work of ${work} at full size`, ...measured, ...rest].join('; ')
+}
+
+const recipeHelp = Object.entries<Recipe>(recipes)
+  .map(
+    ([name, recipe]) =>
+      `  ${name.padEnd(8)} ${recipe.description}\n  ${' '.repeat(8)} ${expectation(recipe)}`,
+  )
   .join('\n')
 
 const program = new Command('convoy')

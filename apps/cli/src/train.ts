@@ -189,7 +189,7 @@ function resumeHint(run: Run): string {
 
 function nextThing(run: Run, demo: boolean): string {
   return demo
-    ? 'next       train on real images: ./convoy train --data cifar10 --recipe fast (16 epochs), or --data FOLDER of train/<class>/*, test/<class>/*'
+    ? 'next       train on real images: ./convoy train --data cifar10 --recipe fast, or --data FOLDER of train/<class>/*, test/<class>/*'
     : `next       look at it class by class: ./convoy evaluate --run ${run.name}`
 }
 

@@ -163,12 +163,6 @@ export class Arena {
     }
   }
 
-  /** left ← left + share·(right - left), number by number, in float64 but for what is stored. */
-  approach(left: Slot, right: Slot, share: number): void {
-    const { at, end } = left as Room<Float32Array>
-    this.#kernels.approach(at, (right as Room<Float32Array>).at, end, share)
-  }
-
   /** Σ x of each column; this and what follows is in float64 but for what is stored, each column from its first row on. */
   columnSums(x: Slot, matrix: Matrix, sums: Columns): void {
     const stride = 4 * matrix.columns

@@ -45,8 +45,6 @@ export interface Kernels {
   squares(at: number, end: number): number
   nesterov: Update
   classical: Update
-  /** left ← left + share·(right - left), in blocks of 32 bytes. */
-  approach(left: number, right: number, end: number, share: number): void
   readonly columns: { readonly eight: ColumnKernels; readonly one: ColumnKernels }
   /** By height and width of their tiles. */
   readonly products: Readonly<Record<4 | 1, Readonly<Record<8 | 1, ProductKernel>>>>
@@ -186,22 +184,6 @@ function update(nesterov: boolean): number[] {
   ]
 }
 
-/** Local 3 is the share, which local 4 holds twice; 5: left. */
-const approach = [
-  ...[1, 2, V128, ...get(3), ...f64x2.splat, ...set(4)],
-  ...loop(
-    [0, 1],
-    2,
-    bytes(32),
-    [0, 8, 16, 24].flatMap((offset) => [
-      ...[...get(0), ...get(0), ...f64x2.load(offset), ...tee(5), ...get(4)],
-      ...[...get(1), ...f64x2.load(offset), ...get(5), ...f64x2.subtract],
-      ...[...f64x2.multiply, ...f64x2.add, ...f64x2.round, ...f64x2.store(offset)],
-    ]),
-  ),
-  ...END,
-]
-
 /** The kernels of a `ColumnKernels`: how many places and steps they are given, and the body. */
 function columnKernels(width: 8 | 1): Record<Exclude<keyof ColumnKernels, 'width'>, readonly [number, Code]> {
   // Two columns share a local; one alone has the first half of it.
@@ -328,7 +310,6 @@ const functions: readonly (readonly [name: string, parameters: Code, results: Co
   ['squares', places(2), [F64], squares],
   ['nesterov', [...places(4), F64, F64, F64, F64], [], update(true)],
   ['classical', [...places(4), F64, F64, F64, F64], [], update(false)],
-  ['approach', [...places(3), F64], [], approach],
   ...columns(8),
   ...columns(1),
   ...TILES.map(

@@ -1,5 +1,3 @@
-export { MovingAverage } from './average.ts'
-export type { AverageOptions } from './average.ts'
 export { Muon, normaliseFilters } from './muon.ts'
 export type { MuonKernel, MuonOptions } from './muon.ts'
 export { NesterovSgd } from './nesterov.ts'
