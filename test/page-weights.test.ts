@@ -1,7 +1,7 @@
 import { buildModel, initialise } from '@convoy/model'
 import { encodeFrame } from '@convoy/protocol'
 import { describe, expect, it } from 'vitest'
-import { readWeights } from './checkpoint.ts'
+import { readWeights } from '../apps/dashboard/src/checkpoint.ts'
 
 const model = buildModel('all-cnn-c', { input: [8, 8, 3], classes: 3, width: 0.05 })
 const network = { model, classes: ['a', 'b', 'c'], preprocessing: { kind: 'none' } }
