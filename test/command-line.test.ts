@@ -75,6 +75,8 @@ describe('the command line', () => {
       /--parametrisation standardised does not go with --optimizer muon/,
     ],
     [['--cutout', '33'], /--cutout 33 is larger than the images, which are 32×32/],
+    [['--resize', 'crop'], /--resize crop is for --sizes/],
+    [['--flip', '--alternating-flip'], /--flip and --alternating-flip exclude one another/],
   ])('%j is refused in one clear error', async (args, message) => {
     await refused(args, message)
   })

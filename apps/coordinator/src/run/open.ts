@@ -93,11 +93,18 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
 /** Refuses options that do not go with one another, or with the images. Throws E_USAGE. */
 function check(config: TrainingConfig, { shape: [height, width] }: Dataset): void {
   checkOptimizer(config)
-  const { cutout = 0 } = config
-  if (cutout <= Math.min(height, width)) return
-  throw new ConvoyError(
-    'E_USAGE',
-    `--cutout ${cutout} is larger than the images, which are ${height}×${width}`,
-    'Give a smaller one: half of the image is usual.',
-  )
+  const { cutout = 0, resize, sizes, flip, alternatingFlip } = config
+  const refuse = (what: string, remedy: string) => {
+    throw new ConvoyError('E_USAGE', what, remedy)
+  }
+  if (cutout > Math.min(height, width)) {
+    refuse(
+      `--cutout ${cutout} is larger than the images, which are ${height}×${width}`,
+      'Give a smaller one: half of the image is usual.',
+    )
+  }
+  if (resize !== undefined && sizes === undefined)
+    refuse(`--resize ${resize} is for --sizes, which were not given`, 'Give sizes, as in 16:0.4,24:0.3,32.')
+  if (flip && alternatingFlip)
+    refuse('--flip and --alternating-flip exclude one another', 'Leave one out, or give --no-flip.')
 }
