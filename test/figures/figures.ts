@@ -6,6 +6,7 @@ import { root } from '../convoy.ts'
 
 /** The questions that figures answer, each in docs/figures/NAME.json, in the order in which a reader meets them. */
 export const order = [
+  'learn',
   'engine',
   'engine-avx2',
   'cluster',
