@@ -17,18 +17,22 @@ describe('#muonKernels', () => {
       ...[false, ...new Array<boolean>(7).fill(true)],
       false,
     ])
-    expect(kernels.map(({ scale }) => scale)).toEqual([1, ...new Array<number>(7).fill(1.7), 1])
+    expect(kernels.map(({ scale }) => scale)).toEqual([1, ...new Array<number>(7).fill(1.25), 1])
     expect(kernels.every(({ rate }) => rate === 1)).toBe(true)
   })
 
-  it('knows first and last layer, and scales by layer, where some are frozen', () => {
-    const options = { firstRate: 0.5, lastRate: 0.4, scales: [1, 2, 3, 4, 5, 6, 7, 8, 9] }
-    const rates = muonKernels(model, options).map(({ rate }) => rate)
-    expect(rates).toEqual([0.5, ...new Array<number>(7).fill(1), 0.4])
-    const partly = freeze(model, 'conv1, conv2, conv4')
-    const kernels = muonKernels(partly, options)
-    expect(kernels[0]).toMatchObject({ name: 'conv3/kernel', offset: 0, rate: 1, scale: 3, centred: true })
-    expect(kernels.map(({ scale }) => scale)).toEqual([3, 5, 6, 7, 8, 9])
-    expect(kernels.at(-1)).toMatchObject({ rate: 0.4, held: false })
+  it('leaves a whitened first layer as it is, and knows first and last where some are frozen', () => {
+    const options = { whitened: true, lastRate: 0.4 }
+    const kernels = muonKernels(model, options)
+    expect(kernels.map(({ rate }) => rate)).toEqual([0, ...new Array<number>(7).fill(1), 0.4])
+    expect(kernels[0].held).toBe(false)
+    const partly = muonKernels(freeze(model, 'conv1, conv2, conv4'), options)
+    expect(partly[0]).toMatchObject({ name: 'conv3/kernel', offset: 0, rate: 1, centred: true, held: true })
+    expect(partly.map(({ scale }) => scale)).toEqual([1.25, 1.25, 1.25, 1.25, 1.25, 1])
+    expect(partly.at(-1)).toMatchObject({ rate: 0.4, held: false })
+  })
+
+  it('holds no norm where weights were given', () => {
+    expect(muonKernels(model, { held: false }).some(({ held }) => held)).toBe(false)
   })
 })
