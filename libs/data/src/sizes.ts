@@ -122,17 +122,12 @@ export function workBetween(changes: readonly SizeChange[] | undefined, from: nu
   return area / (full * full)
 }
 
-/**
- * What a run costs up to a step, in epochs at full size.
- *
- * @param until Updates; the whole run where left out.
- */
+/** What a whole run costs, in epochs at full size. */
 export function workOf(
   stages: readonly Stage[],
   { totalSteps, stepsPerEpoch }: { readonly totalSteps: number; readonly stepsPerEpoch: number },
-  until = totalSteps,
 ): number {
-  return workBetween(sizeChanges(stages, totalSteps), 0, Math.min(until, totalSteps)) / stepsPerEpoch
+  return workBetween(sizeChanges(stages, totalSteps), 0, totalSteps) / stepsPerEpoch
 }
 
 /** Leaves that a batch keeps, where it has as many at full size: what so many workers share evenly. */

@@ -3,7 +3,7 @@ import {
   parseSizes,
   sizeAt,
   sizeChanges,
-  workOf,
+  workBetween,
   type Dataset,
   type SizeChange,
   type Stage,
@@ -25,6 +25,7 @@ export interface Size {
 export class Sizes {
   readonly #length: Length
   readonly #stages: readonly Stage[]
+  readonly #changes: SizeChange[]
   readonly #sizes: ReadonlyMap<number, Size>
 
   /** Throws E_USAGE where the sizes are not possible. */
@@ -34,6 +35,7 @@ export class Sizes {
     this.#length = length
     this.#stages =
       sizes === undefined ? [{ size: full, share: 1_000_000 }] : parseSizes(sizes, shape, preprocessing)
+    this.#changes = sizeChanges(this.#stages, length.totalSteps)
     this.#sizes = new Map(
       this.#stages.map(({ size }): [number, Size] => [
         size,
@@ -62,7 +64,7 @@ export class Sizes {
 
   /** Where they change in the run; undefined where all images are as they are stored. */
   get changes(): SizeChange[] | undefined {
-    return this.smaller.length > 0 ? sizeChanges(this.#stages, this.#length.totalSteps) : undefined
+    return this.smaller.length > 0 ? this.#changes : undefined
   }
 
   /** The most samples that a leaf has. */
@@ -71,7 +73,8 @@ export class Sizes {
   }
 
   /** What so many updates cost, in epochs at full size; those of the whole run where left out. */
-  work(steps?: number): number {
-    return workOf(this.#stages, this.#length, steps)
+  work(steps = Infinity): number {
+    const { totalSteps, stepsPerEpoch } = this.#length
+    return workBetween(this.#changes, 0, Math.min(steps, totalSteps)) / stepsPerEpoch
   }
 }
