@@ -104,7 +104,7 @@ export function page(all: readonly Figures[]): Promise<string> {
   const opening = [
     '# Figures',
     '<!-- Written by `npm run figures` from docs/figures/*.json: change those. -->',
-    'The newest figure for each question; older ones are in the history of this page. All-CNN-C at full width (1,369,738 parameters) unless another is named; brackets hold the middle half. Zen 4 has AVX-512 and bf16, Zen 3 AVX2; both are virtual machines with 24 GB, Debian 12, Node.js 20.20 and oneDNN 2.6.3. Their hosts are shared and now and then take a third of the speed away for a minute, so ratios are taken within a round, and the median of the rounds counts.',
+    'The newest figure for each question; older ones are in the history of this page. All-CNN-C at full width (1,369,738 parameters) unless another is named; brackets hold the middle half. Zen 4 and 5 have AVX-512 and bf16, Zen 3 AVX2; all are virtual machines with 24 GB, Debian 12, Node.js 20.20 and oneDNN 2.6.3. Their hosts are shared and now and then take a third of the speed away for a minute, so ratios are taken within a round, and the median of the rounds counts.',
   ]
   return markdown([...opening, ...sections.flat()].join('\n\n'))
 }
