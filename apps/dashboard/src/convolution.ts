@@ -1,4 +1,4 @@
-import { slide, type Padding, type Slide } from '@convoy/model'
+import { slides as slidesOf, type Padding, type Slide } from '@convoy/model'
 
 /** Numbers in rows and columns: one channel of an image, or a kernel. */
 export interface Plane {
@@ -33,10 +33,8 @@ export function plane(rows: readonly (readonly number[])[]): Plane {
 
 /** Places and padding of the windows, by row and by column; `output` is below 1 where no window fits. */
 export function slides(input: Plane, { size, stride, padding }: Sliding): { rows: Slide; columns: Slide } {
-  return {
-    rows: slide(input.height, size[0], stride, padding),
-    columns: slide(input.width, size[1], stride, padding),
-  }
+  const [rows, columns] = slidesOf([input.height, input.width], { size, stride: [stride, stride], padding })
+  return { rows, columns }
 }
 
 /** What the window at an output's row and column sees, row by row, [size[0] · size[1]]. */

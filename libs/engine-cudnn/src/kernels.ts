@@ -3,8 +3,8 @@
  * sums in a fixed order; there are no atomics, so the same bits come out each time. Compiled by NVRTC without
  * contraction to fused multiply-adds, so that any C++ compiler gives the same numbers.
  *
- * Tensors are NHWC. A tensor may have rows `below` and columns `right` of zeros at its end, since cuDNN pads both sides of
- * an image alike and TensorFlow's `same` padding does not.
+ * Tensors are NHWC. A tensor may have a rim of zeros, rows `above` and `below` and columns `left` and `right`, since cuDNN pads
+ * both sides of an image alike and TensorFlow's `same` padding does not.
  */
 
 /** Threads of a block. */
@@ -53,18 +53,20 @@ __device__ inline unsigned position() { return blockIdx.x * blockDim.x + threadI
  * `cudaTypes`; V is 1 or PACK, the numbers of a pack.
  */
 const templates = {
-  // Forward: to = dropout(relu(from + bias)), each part where it is asked for, in another type and with zeros at the ends.
+  // Forward: to = dropout(relu(from + bias)), each part where it is asked for, in another type and with a rim of zeros.
   activate: {
     types: 'From To V',
     parameters:
       'unsigned size, const From *from, To *to, const float *bias, const unsigned char *mask, float scale, int relu, ' +
-      'unsigned height, unsigned width, unsigned below, unsigned right, unsigned packs',
+      'unsigned height, unsigned width, unsigned above, unsigned left, unsigned below, unsigned right, unsigned packs',
     body: `
   unsigned i = position();
   if (i >= size) return;
   unsigned c = i % packs, pixel = i / packs;
-  unsigned x = pixel % (width + right), row = pixel / (width + right);
-  unsigned y = row % (height + below), n = row / (height + below);
+  unsigned across = left + width + right, down = above + height + below;
+  // On the rim above and to the left these are below 0, which is huge.
+  unsigned x = pixel % across - left, row = pixel / across;
+  unsigned y = row % down - above, n = row / down;
   Pack<To, V> out;
   if (y < height && x < width) {
     unsigned j = ((n * height + y) * width + x) * packs + c;
@@ -88,14 +90,14 @@ const templates = {
     types: 'From To V',
     parameters:
       'unsigned size, const From *gradient, To *to, const From *output, const unsigned char *mask, float scale, ' +
-      'unsigned height, unsigned width, unsigned below, unsigned right, unsigned packs',
+      'unsigned height, unsigned width, unsigned above, unsigned left, unsigned below, unsigned right, unsigned packs',
     body: `
   unsigned i = position();
   if (i >= size) return;
   unsigned c = i % packs, pixel = i / packs;
   unsigned x = pixel % width, row = pixel / width;
   unsigned y = row % height, n = row / height;
-  unsigned j = ((n * (height + below) + y) * (width + right) + x) * packs + c;
+  unsigned j = ((n * (above + height + below) + above + y) * (left + width + right) + left + x) * packs + c;
   Pack<From, V> in = ((const Pack<From, V> *)gradient)[j];
   // With ReLU: what it let through and the mask kept is what came out above 0.
   Pack<From, V> after;

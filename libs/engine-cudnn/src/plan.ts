@@ -2,15 +2,14 @@ import {
   inputShapes,
   outputShapes,
   parameterLayout,
-  slide,
+  slides,
   trainedLayout,
   volume,
+  windowOf,
   type LayerSpec,
   type ModelSpec,
-  type Padding,
   type ParameterView,
   type Shape,
-  type Slide,
 } from '@convoy/model'
 import { ConvoyError } from '@convoy/errors'
 import { Arena, maskRule, targets } from '@convoy/engine'
@@ -37,13 +36,38 @@ const poolings: Record<Pool['kind'], number> = {
   sumPool: 2,
 }
 
-/** Activations [count, height + below, width + right, channels]: what is below and to the right is zeros. */
+/** Rows and columns of zeros around images, kept with them. */
+interface Rim {
+  readonly above: number
+  readonly left: number
+  readonly below: number
+  readonly right: number
+}
+const noRim: Rim = { above: 0, left: 0, below: 0, right: 0 }
+
+/** Activations [count, above + height + below, left + width + right, channels]. */
 interface Activations {
   readonly tensor: Tensor
   readonly type: FloatType
   readonly shape: Shape
-  readonly below: number
-  readonly right: number
+  readonly rim: Rim
+}
+
+/**
+ * A convolution's zeros, [rows, columns]: `padding` is cuDNN's own, the same on both sides; what one side has more stands around
+ * the image, unless cuDNN may see more zeros behind without another output.
+ */
+function zerosOf(layer: Convolving, input: Shape): { padding: [number, number]; rim: Rim } {
+  const sides = slides(input, windowOf(layer, input)).map(({ output, before, after }, d) => {
+    const own = Math.floor((input[d] + 2 * before - layer.kernel[d]) / layer.stride[d]) + 1
+    const padding = before > after && own !== output ? after : before
+    return { padding, before: before - padding, after: Math.max(0, after - padding) }
+  })
+  const [rows, columns] = sides
+  return {
+    padding: [rows.padding, columns.padding],
+    rim: { above: rows.before, left: columns.before, below: rows.after, right: columns.after },
+  }
 }
 
 /** So that every vector of a kernel and of cuDNN is aligned. */
@@ -151,7 +175,7 @@ export class Plan {
     this.#unsent = trained.size
     this.#add(this.#load, { kind: 'upload', tensor: this.parameters })
 
-    this.#current = { tensor: this.images, type: 'float32', shape: model.input, below: 0, right: 0 }
+    this.#current = { tensor: this.images, type: 'float32', shape: model.input, rim: noRim }
     for (let at = this.#addElementwise(0); at < model.layers.length;) {
       const layer = model.layers[at]
       if (layer.kind === 'conv2d') {
@@ -253,9 +277,11 @@ export class Plan {
   ): void {
     const from = this.#current
     const [height, width, channels] = from.shape
-    const { type, below, right } = this.#wanted(end, from.type)
+    const { type, rim } = this.#wanted(end, from.type)
+    const { above, left, below, right } = rim
+    const [down, across] = [above + height + below, left + width + right]
     const name = `activate${end}`
-    const same = type === from.type && below === 0 && right === 0
+    const same = type === from.type && down === height && across === width
     if (bias === undefined && !relu && rate === undefined && same) return
     const scale = rate === undefined ? 1 : 1 / (1 - rate)
     const mask = rate === undefined ? null : this.#mask(this.#count * volume(from.shape), rate)
@@ -263,16 +289,16 @@ export class Plan {
     const tensor =
       same && bias !== undefined
         ? from.tensor
-        : this.#tensor(name, type, this.#count * (height + below) * (width + right) * channels)
+        : this.#tensor(name, type, this.#count * down * across * channels)
     const pack = channels % PACK === 0 ? PACK : 1
     const places = (rows: number, columns: number) => (this.#count * rows * columns * channels) / pack
-    const geometry = [height, width, below, right, channels / pack]
+    const geometry = [height, width, above, left, below, right, channels / pack]
     this.#kernel(this.#step, name, entry('activate', from.type, type, pack), [
-      places(height + below, width + right),
+      places(down, across),
       ...[from.tensor, tensor, bias ?? null, mask, scale, relu ? 1 : 0],
       ...geometry,
     ])
-    this.#current = { tensor, type, shape: from.shape, below, right }
+    this.#current = { tensor, type, shape: from.shape, rim }
 
     if (first <= this.#lowestTrained || (!relu && rate === undefined && same)) return
     this.#backwards.push(() => {
@@ -287,18 +313,13 @@ export class Plan {
     })
   }
 
-  /** The type and padding of what layer `index` takes: a convolution has wishes, all else takes what comes. */
-  #wanted(index: number, type: FloatType): { type: FloatType; below: number; right: number } {
+  /** The type and rim of what layer `index` takes: a convolution has wishes, all else takes what comes. */
+  #wanted(index: number, type: FloatType): { type: FloatType; rim: Rim } {
     const layer = this.#layers[index]
-    if (layer?.kind !== 'conv2d') return { type, below: 0, right: 0 }
-    const [rows, columns] = this.#slides(index, layer.kernel, layer)
+    if (layer?.kind !== 'conv2d') return { type, rim: noRim }
     const bf16 =
       this.#precision === 'bf16' && index !== this.#lastConvolution && this.#takesBf16(layer, index)
-    return {
-      type: bf16 ? 'bf16' : 'float32',
-      below: Math.max(0, rows.after - rows.before),
-      right: Math.max(0, columns.after - columns.before),
-    }
+    return { type: bf16 ? 'bf16' : 'float32', rim: zerosOf(layer, this.#inputs[index]).rim }
   }
 
   /** Whether cuDNN has a convolution in bf16. Where it has not (of 3 channels, say), it is computed in TF32, as the last is. */
@@ -313,30 +334,20 @@ export class Plan {
     }
   }
 
-  /** A convolution layer as cuDNN is told of it, its image padded as `#wanted` says. */
+  /** A convolution layer as cuDNN is told of it, its image with the rim that `#wanted` says. */
   #convolution(layer: Convolving, index: number, type: FloatType): Omit<Convolution, 'pass'> {
     const [height, width, channels] = this.#inputs[index]
     const [outputHeight, outputWidth, filters] = this.#outputs[index]
-    const [rows, columns] = this.#slides(index, layer.kernel, layer)
-    const padded = (size: number, { before, after }: Slide) => size + Math.max(0, after - before)
+    const { padding, rim } = zerosOf(layer, this.#inputs[index])
     return {
       type,
       tf32: this.#precision !== 'float32',
-      image: [this.#count, padded(height, rows), padded(width, columns), channels],
+      image: [this.#count, rim.above + height + rim.below, rim.left + width + rim.right, channels],
       kernel: [filters, ...layer.kernel, channels],
       output: [this.#count, outputHeight, outputWidth, filters],
-      padding: [rows.before, columns.before],
+      padding,
       stride: layer.stride,
     }
-  }
-
-  /** How a window of a layer slides along rows and columns. */
-  #slides(
-    index: number,
-    size: readonly number[],
-    { stride, padding }: { readonly stride: readonly number[]; readonly padding: Padding },
-  ): Slide[] {
-    return [0, 1].map((d) => slide(this.#inputs[index][d], size[d], stride[d], padding))
   }
 
   #mask(size: number, rate: number): Tensor {
@@ -373,7 +384,7 @@ export class Plan {
     ])
     const output = this.#tensor(name, type, this.#count * volume(this.#outputs[index]))
     this.#convolve(name, { ...convolution, pass: 'forward' }, image.tensor, kernel, output)
-    this.#current = { tensor: output, type, shape: this.#outputs[index], below: 0, right: 0 }
+    this.#current = { tensor: output, type, shape: this.#outputs[index], rim: noRim }
     const bias = { tensor: this.parameters, offset: biasView.offset }
     if (index < this.#lowestTrained) return bias
 
@@ -426,7 +437,7 @@ export class Plan {
     this.#kernel(this.#step, wide.name, entry('activate', type, 'float32', pack), [
       packs,
       ...[tensor, wide, null, null, 1, 0],
-      ...[1, 1, 0, 0, packs],
+      ...[1, 1, 0, 0, 0, 0, packs],
     ])
     return wide
   }
@@ -461,11 +472,8 @@ export class Plan {
     const [height, width, channels] = shape
     const output = this.#outputs[index]
     const name = `${layer.kind}${index}`
-    const window =
-      layer.kind === 'globalAveragePool'
-        ? ({ size: [height, width], stride: [1, 1], padding: 'valid' } as const)
-        : layer
-    const [rows, columns] = this.#slides(index, window.size, window)
+    const window = windowOf(layer, shape)
+    const [rows, columns] = slides(shape, window)
     const to = this.#tensor(name, type, this.#count * volume(output))
     const trained = index > this.#lowestTrained
     const taken = layer.kind === 'maxPool' && trained ? this.#tensor(`${name}/taken`, 'int32', to.size) : null
@@ -474,7 +482,7 @@ export class Plan {
       ...[output[0], output[1], ...window.size, ...window.stride, rows.before, columns.before],
     ]
     this.#kernel(this.#step, name, entry('pool', type), [to.size, from, to, ...geometry])
-    this.#current = { tensor: to, type, shape: output, below: 0, right: 0 }
+    this.#current = { tensor: to, type, shape: output, rim: noRim }
     if (!trained) return
     this.#backwards.push(() => {
       const gradient = this.#back

@@ -3,6 +3,7 @@ import {
   outputShapes,
   parameterLayout,
   trainedLayout,
+  windowOf,
   type LayerSpec,
   type ModelSpec,
   type ParameterView,
@@ -158,7 +159,7 @@ export class PlanBuilder {
   #addConvolution(layer: Convolution, index: number, relu: boolean, input: Shape, output: Shape): void {
     const { scope } = this.program
     const { name } = layer
-    const window = geometry(layer.kernel, layer.stride, layer.padding, input)
+    const window = geometry(windowOf(layer, input), input)
     const type = this.#precision
     const source = this.#free(input, type)
     const destination = this.#free(output, index === this.#lastConvolution ? 'float32' : type)
@@ -347,10 +348,7 @@ export class PlanBuilder {
   #addPool(name: string, layer: Pool, index: number, input: Shape, output: Shape, trained: boolean): void {
     const { scope } = this.program
     const { calls, engine } = scope
-    const window =
-      layer.kind === 'globalAveragePool'
-        ? geometry([input[0], input[1]], [1, 1], 'valid', input)
-        : geometry(layer.size, layer.stride, layer.padding, input)
+    const window = geometry(windowOf(layer, input), input)
     const algorithm = poolings[layer.kind]
     const inside = index > this.#firstConvolution && index < this.#lastConvolution
     const taken = this.#current

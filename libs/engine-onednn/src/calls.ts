@@ -1,6 +1,6 @@
 import koffi, { type LibraryHandle } from 'koffi'
 import { ConvoyError } from '@convoy/errors'
-import { slide, type Shape } from '@convoy/model'
+import { slides, type Shape, type Sliding } from '@convoy/model'
 
 /**
  * oneDNN's C functions under one roof: `calls2` and `calls3` give the same `Calls` for versions 2.x and 3.x. Only this
@@ -32,18 +32,12 @@ export interface WindowGeometry {
   readonly after: readonly [number, number]
 }
 
-/** A window of a layer on an input. */
-export function geometry(
-  size: readonly [number, number],
-  stride: readonly [number, number],
-  padding: 'same' | 'valid',
-  input: Shape,
-): WindowGeometry {
-  const rows = slide(input[0], size[0], stride[0], padding)
-  const columns = slide(input[1], size[1], stride[1], padding)
+/** A window on an input of this [height, width, …]. */
+export function geometry(window: Sliding, input: Shape): WindowGeometry {
+  const [rows, columns] = slides(input, window)
   return {
-    size,
-    stride,
+    size: window.size,
+    stride: window.stride,
     before: [rows.before, columns.before],
     after: [rows.after, columns.after],
   }

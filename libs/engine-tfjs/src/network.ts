@@ -2,7 +2,8 @@ import {
   inputShapes,
   outputShapes,
   parameterLayout,
-  slide,
+  slides,
+  windowOf,
   type LayerSpec,
   type ModelSpec,
   type Shape,
@@ -22,6 +23,59 @@ export interface Network {
 }
 
 type PoolLayer = Extract<LayerSpec, { kind: 'averagePool' | 'sumPool' }>
+type PaddedLayer = Extract<LayerSpec, { kind: 'conv2d' | 'maxPool' }>
+/** Numbers before and after, for rows and for columns. */
+type Sides = [rows: [number, number], columns: [number, number]]
+
+/** The zeros around the input of a layer. */
+function sidesOf(layer: PoolLayer | PaddedLayer, input: Shape): Sides {
+  const [rows, columns] = slides(input, windowOf(layer, input))
+  return [
+    [rows.before, rows.after],
+    [columns.before, columns.after],
+  ]
+}
+
+/** A layer with its own padding in numbers, which no layer of TensorFlow.js has: it pads and leaves the rest to a valid one. */
+class Padded extends layers.layers.Layer {
+  static className = 'ConvoyPadded'
+  readonly #inner: layers.layers.Layer
+  readonly #sides: Sides
+  readonly #value: number
+
+  /** @param inner The layer, `valid`. */
+  constructor(layer: PaddedLayer, input: Shape, inner: layers.layers.Layer) {
+    super({})
+    this.#inner = inner
+    this.#sides = sidesOf(layer, input)
+    // The largest of a window is one of the image.
+    this.#value = layer.kind === 'maxPool' ? -Infinity : 0
+  }
+
+  #padded([count, height, width, channels]: layers.Shape): layers.Shape {
+    const [[above, below], [left, right]] = this.#sides
+    return [count, above + height! + below, left + width! + right, channels]
+  }
+
+  override build(inputShape: layers.Shape | layers.Shape[]): void {
+    this.#inner.build(this.#padded(inputShape as layers.Shape))
+    // Its own, so that a model finds them.
+    this._trainableWeights = this.#inner.trainableWeights
+    super.build(inputShape)
+  }
+
+  override computeOutputShape(inputShape: layers.Shape): layers.Shape {
+    return this.#inner.computeOutputShape(this.#padded(inputShape)) as layers.Shape
+  }
+
+  override call(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {
+    return tf.tidy(() => {
+      const input = (Array.isArray(inputs) ? inputs[0] : inputs) as tf.Tensor4D
+      const padded = tf.pad(input, [[0, 0], ...this.#sides, [0, 0]], this.#value)
+      return this.#inner.call(padded, {}) as tf.Tensor
+    })
+  }
+}
 
 /**
  * Sum and average pooling, from the average over windows of the image with its padding of zeros: times the window's
@@ -31,7 +85,7 @@ type PoolLayer = Extract<LayerSpec, { kind: 'averagePool' | 'sumPool' }>
 class Pool extends layers.layers.Layer {
   static className = 'ConvoyPool'
   readonly #layer: PoolLayer
-  readonly #pads: [number, number][]
+  readonly #pads: Sides
   readonly #shape: readonly number[]
   /** [1, height, width, 1]: what each window's average is multiplied with. */
   readonly #factors: Float32Array
@@ -40,8 +94,7 @@ class Pool extends layers.layers.Layer {
     super({})
     this.#layer = layer
     this.#shape = output
-    const [rows, columns] = [0, 1].map((i) => slide(input[i], layer.size[i], layer.stride[i], layer.padding))
-    this.#pads = [rows, columns].map(({ before, after }) => [before, after])
+    this.#pads = sidesOf(layer, input)
     const inside = (axis: number, at: number) => {
       const from = at * layer.stride[axis] - this.#pads[axis][0]
       return Math.min(from + layer.size[axis], input[axis]) - Math.max(from, 0)
@@ -110,13 +163,15 @@ function makeLayer(
   input: Shape,
   output: Shape,
 ): layers.layers.Layer {
+  if ((layer.kind === 'conv2d' || layer.kind === 'maxPool') && typeof layer.padding !== 'string')
+    return new Padded(layer, input, makeLayer({ ...layer, padding: 'valid' }, input, output))
   switch (layer.kind) {
     case 'conv2d':
       return layers.layers.conv2d({
         filters: layer.filters,
         kernelSize: [...layer.kernel],
         strides: [...layer.stride],
-        padding: layer.padding,
+        padding: layer.padding as 'same' | 'valid',
         // Parameters always come from outside.
         kernelInitializer: 'zeros',
         biasInitializer: 'zeros',
@@ -127,7 +182,7 @@ function makeLayer(
       return layers.layers.maxPooling2d({
         poolSize: layer.size,
         strides: layer.stride,
-        padding: layer.padding,
+        padding: layer.padding as 'same' | 'valid',
       })
     case 'averagePool':
     case 'sumPool':

@@ -2,8 +2,9 @@ import {
   inputShapes,
   outputShapes,
   parameterLayout,
-  slide,
+  slides,
   volume,
+  windowOf,
   type ModelSpec,
   type ParameterView,
   type Shape,
@@ -22,13 +23,11 @@ type Windowed = Extract<Layer, { stride: unknown }> | { readonly kind: 'globalAv
 type Pooling = Exclude<Windowed, { kind: 'conv2d' }>
 
 /** Calls `visit(output position, input position, kernel position)` for all that lie inside the image. */
-function* windows(layer: Windowed, [height, width]: readonly number[]): Generator<[number, number, number]> {
-  const size =
-    layer.kind === 'globalAveragePool' ? [height, width] : layer.kind === 'conv2d' ? layer.kernel : layer.size
-  const [stride, padding] =
-    layer.kind === 'globalAveragePool' ? [[1, 1], 'valid' as const] : [layer.stride, layer.padding]
-  const rows = slide(height, size[0], stride[0], padding)
-  const columns = slide(width, size[1], stride[1], padding)
+function* windows(layer: Windowed, input: readonly number[]): Generator<[number, number, number]> {
+  const [height, width] = input
+  const window = windowOf(layer, input)
+  const { size, stride } = window
+  const [rows, columns] = slides(input, window)
   for (let oy = 0; oy < rows.output; oy++) {
     for (let ox = 0; ox < columns.output; ox++) {
       for (let ky = 0; ky < size[0]; ky++) {

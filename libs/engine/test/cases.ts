@@ -1,16 +1,16 @@
-import type { LayerSpec, ModelSpec } from '@convoy/model'
+import type { LayerSpec, ModelSpec, Padding } from '@convoy/model'
 
 const convolve = (
   name: string,
   filters: number,
   kernel: [number, number] = [3, 3],
   stride: [number, number] = [1, 1],
-  padding: 'same' | 'valid' = 'same',
+  padding: Padding = 'same',
 ): LayerSpec => ({ kind: 'conv2d', name, filters, kernel, stride, padding })
 const pool = (
   kind: 'maxPool' | 'averagePool' | 'sumPool',
   size: [number, number] = [3, 3],
-  padding: 'same' | 'valid' = 'same',
+  padding: Padding = 'same',
 ): LayerSpec => ({ kind, size, stride: [2, 2], padding })
 const relu: LayerSpec = { kind: 'relu' }
 const dropout = (rate: number): LayerSpec => ({ kind: 'dropout', rate })
@@ -22,6 +22,86 @@ export const kinds: Record<string, LayerSpec[]> = {
   'one convolution': [convolve('a', 10), average],
   'a valid convolution': [convolve('a', 24, [3, 3], [1, 1], 'valid'), convolve('b', 10), average],
   'uneven kernels and strides': [convolve('a', 24, [5, 3], [3, 2]), relu, convolve('b', 10, [1, 1]), average],
+  "a convolution padded as PyTorch's padding=1": [
+    convolve('a', 24),
+    relu,
+    convolve(
+      'b',
+      10,
+      [3, 3],
+      [2, 2],
+      [
+        [1, 1],
+        [1, 1],
+      ],
+    ),
+    average,
+  ],
+  'convolutions padded by numbers': [
+    convolve(
+      'a',
+      24,
+      [5, 3],
+      [1, 2],
+      [
+        [4, 0],
+        [2, 1],
+      ],
+    ),
+    relu,
+    dropout(0.3),
+    convolve(
+      'b',
+      24,
+      [3, 3],
+      [1, 1],
+      [
+        [0, 2],
+        [2, 0],
+      ],
+    ),
+    convolve(
+      'c',
+      10,
+      [3, 3],
+      [2, 2],
+      [
+        [2, 0],
+        [0, 2],
+      ],
+    ),
+    average,
+  ],
+  'poolings padded by numbers': [
+    convolve('a', 24),
+    relu,
+    pool(
+      'maxPool',
+      [3, 3],
+      [
+        [1, 1],
+        [2, 0],
+      ],
+    ),
+    convolve('b', 10),
+    pool(
+      'averagePool',
+      [3, 3],
+      [
+        [0, 2],
+        [1, 1],
+      ],
+    ),
+    pool(
+      'sumPool',
+      [2, 2],
+      [
+        [1, 0],
+        [1, 1],
+      ],
+    ),
+    average,
+  ],
   'a convolution over the whole image': [
     convolve('a', 24, [3, 3], [2, 2]),
     relu,

@@ -2,8 +2,17 @@ export { initialise } from './initialisation.ts'
 export type { Initialisation } from './initialisation.ts'
 export { layerSpec, modelSpec } from './spec.ts'
 export type { LayerSpec, ModelSpec, Padding, Shape } from './spec.ts'
-export { inputShapes, multiplyAdds, outputShapes, resized, slide, volume } from './shapes.ts'
-export type { Slide } from './shapes.ts'
+export {
+  inputShapes,
+  multiplyAdds,
+  outputShapes,
+  resized,
+  slide,
+  slides,
+  volume,
+  windowOf,
+} from './shapes.ts'
+export type { Slide, Sliding } from './shapes.ts'
 export { checkModel, freeze, parameterLayout, trainedLayout, trainedRanges } from './layout.ts'
 export type { ParameterLayout, ParameterView, TrainedRange } from './layout.ts'
 export { argmax, crossEntropy, probabilities } from './loss.ts'

@@ -15,6 +15,12 @@ describe('slide', () => {
     [32, 3, 1, 'same', { output: 32, before: 1, after: 1 }],
     [5, 3, 2, 'same', { output: 3, before: 1, after: 1 }],
     [5, 1, 1, 'valid', { output: 5, before: 0, after: 0 }],
+    // PyTorch's padding=1 and 2: floor((input + 2·padding - window) / stride) + 1; the zero after is not always reached.
+    [32, 3, 2, [1, 1], { output: 16, before: 1, after: 0 }],
+    [33, 3, 2, [1, 1], { output: 17, before: 1, after: 1 }],
+    [32, 5, 1, [2, 2], { output: 32, before: 2, after: 2 }],
+    [12, 5, 1, [4, 0], { output: 12, before: 4, after: 0 }],
+    [4, 3, 4, [0, 2], { output: 1, before: 0, after: 0 }],
   ] as const)('of %i by a window of %i and stride %i, %s', (input, window, stride, padding, expected) =>
     expect(slide(input, window, stride, padding)).toEqual(expected),
   )
@@ -51,6 +57,15 @@ describe('a model', () => {
     expect(size).toBe(162)
   })
 
+  it('has numbers of zeros where its padding says so', () => {
+    const padding = [
+      [2, 1],
+      [0, 2],
+    ]
+    const padded = changed((model) => Object.assign(model.layers[0], { padding }))
+    expect(outputShapes(checkModel(padded))[0]).toEqual([9, 8, 4])
+  })
+
   const changed = (change: (model: Record<string, never> & ModelSpec) => void) => {
     const model = structuredClone(base)
     change(model as never)
@@ -65,6 +80,28 @@ describe('a model', () => {
     [
       'a window larger than its input',
       changed((model) => Object.assign(model.layers[0], { kernel: [9, 9] })),
+    ],
+    [
+      'so many zeros that a window sees nothing else',
+      changed((model) =>
+        Object.assign(model.layers[0], {
+          padding: [
+            [3, 0],
+            [0, 0],
+          ],
+        }),
+      ),
+    ],
+    [
+      'zeros below none',
+      changed((model) =>
+        Object.assign(model.layers[0], {
+          padding: [
+            [-1, 0],
+            [0, 0],
+          ],
+        }),
+      ),
     ],
     ['an unknown key', changed((model) => Object.assign(model.layers[0], { dilation: 2 }))],
     ['a dropout rate of 1', changed((model) => model.layers.unshift({ kind: 'dropout', rate: 1 }))],

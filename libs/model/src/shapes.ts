@@ -13,11 +13,22 @@ export interface Slide {
 /**
  * The output size and zero padding of a convolution or pooling along one dimension, as TensorFlow has them:
  * `valid` takes only whole windows, ceil((input - window + 1) / stride); `same` gives ceil(input / stride) and
- * pads the odd zero after.
+ * pads the odd zero after. Numbers are zeros before and after; of those after, only what windows reach is given, as
+ * PyTorch has it too.
  */
-export function slide(input: number, window: number, stride: number, padding: Padding): Slide {
+export function slide(
+  input: number,
+  window: number,
+  stride: number,
+  padding: 'same' | 'valid' | readonly [before: number, after: number],
+): Slide {
   if (padding === 'valid') {
     return { output: Math.ceil((input - window + 1) / stride), before: 0, after: 0 }
+  }
+  if (padding !== 'same') {
+    const [before, most] = padding
+    const output = Math.floor((before + input + most - window) / stride) + 1
+    return { output, before, after: Math.max(0, (output - 1) * stride + window - input - before) }
   }
   const output = Math.ceil(input / stride)
   const zeros = Math.max(0, (output - 1) * stride + window - input)
@@ -25,19 +36,52 @@ export function slide(input: number, window: number, stride: number, padding: Pa
   return { output, before, after: zeros - before }
 }
 
+/** A window that slides over an image; pairs are [height, width]. */
+export interface Sliding {
+  readonly size: readonly [number, number]
+  readonly stride: readonly [number, number]
+  readonly padding: Padding
+}
+
+/** How a window slides over an image of this [height, width, …], by rows and by columns. */
+export function slides(
+  input: readonly number[],
+  { size, stride, padding }: Sliding,
+): [rows: Slide, columns: Slide] {
+  const along = (d: 0 | 1) =>
+    slide(input[d], size[d], stride[d], typeof padding === 'string' ? padding : padding[d])
+  return [along(0), along(1)]
+}
+
+/** The window of a layer that has one; a global average is one window over its whole input. */
+export function windowOf(
+  layer: Extract<LayerSpec, { stride: unknown }> | { readonly kind: 'globalAveragePool' },
+  input: readonly number[],
+): Sliding {
+  if (layer.kind === 'globalAveragePool')
+    return { size: [input[0], input[1]], stride: [1, 1], padding: 'valid' }
+  const { stride, padding } = layer
+  return { size: layer.kind === 'conv2d' ? layer.kernel : layer.size, stride, padding }
+}
+
 function misfit(model: ModelSpec, index: number, layer: LayerSpec, input: Shape): ConvoyError {
   return new ConvoyError(
     'E_MODEL',
     `layer ${index + 1} (${layer.kind}) of ${model.name} does not fit its input of ${input.join('×')}`,
-    'Use a smaller window or stride, `same` padding, or a larger input.',
+    'Use a smaller window or stride, `same` padding, a larger input, or fewer zeros than the window is long.',
   )
+}
+
+/** Whether there are so many zeros that a window sees nothing else. */
+function seesOnlyZeros({ size, padding }: Sliding): boolean {
+  return typeof padding !== 'string' && padding.some((sides, d) => Math.max(...sides) >= size[d])
 }
 
 /** The output shape of every layer, in order. Throws E_MODEL where a window does not fit. */
 export function outputShapes(model: ModelSpec): Shape[] {
   let shape: Shape = model.input
   return model.layers.map((layer, index) => {
-    const [height, width, channels] = shape
+    const channels = shape[2]
     switch (layer.kind) {
       case 'relu':
       case 'dropout':
@@ -49,10 +93,9 @@ export function outputShapes(model: ModelSpec): Shape[] {
       case 'maxPool':
       case 'averagePool':
       case 'sumPool': {
-        const size = layer.kind === 'conv2d' ? layer.kernel : layer.size
-        const rows = slide(height, size[0], layer.stride[0], layer.padding).output
-        const columns = slide(width, size[1], layer.stride[1], layer.padding).output
-        if (rows < 1 || columns < 1) throw misfit(model, index, layer, shape)
+        const window = windowOf(layer, shape)
+        const [rows, columns] = slides(shape, window).map(({ output }) => output)
+        if (rows < 1 || columns < 1 || seesOnlyZeros(window)) throw misfit(model, index, layer, shape)
         shape = [rows, columns, layer.kind === 'conv2d' ? layer.filters : channels]
         break
       }

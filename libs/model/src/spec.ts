@@ -2,13 +2,15 @@ import { z } from 'zod'
 
 /**
  * A model is data: a list of layer specs that travels over the wire and that every engine compiles.
- * Images are NHWC, kernels HWIO, and `same` padding is TensorFlow's (for stride 2 on an even size: 0 before,
- * 1 after).
+ * Images are NHWC, kernels HWIO. Padding is `same` as TensorFlow has it (for stride 2 on an even size: 0 before, 1 after),
+ * `valid` (none), or numbers of zeros, [[top, bottom], [left, right]]; PyTorch's `padding=1` is [[1, 1], [1, 1]].
  */
 
 const size = z.int().min(1).max(65_536)
 const pair = z.tuple([size, size])
-const padding = z.enum(['same', 'valid'])
+/** Zeros before and after. Less than a window has, so that each window sees a pixel (`outputShapes` checks that). */
+const sides = z.tuple([z.int().min(0).max(65_535), z.int().min(0).max(65_535)])
+const padding = z.union([z.enum(['same', 'valid']), z.tuple([sides, sides])])
 const window = { size: pair, stride: pair, padding }
 
 export const layerSpec = z.discriminatedUnion('kind', [

@@ -1,21 +1,37 @@
 import { ConvoyError } from '@convoy/errors'
-import type { LayerSpec, ModelSpec } from '@convoy/model'
+import type { LayerSpec, ModelSpec, Padding } from '@convoy/model'
 
 interface KerasLayer {
   readonly class_name: string
   readonly config: Record<string, unknown>
 }
 
-const pooling = ({
-  size,
-  stride,
-  padding,
-}: Extract<LayerSpec, { kind: 'maxPool' | 'averagePool' }>): Record<string, unknown> => ({
-  pool_size: size,
-  strides: stride,
-  padding,
-  data_format: 'channels_last',
-})
+const pooling = (
+  { size, stride, padding }: Extract<LayerSpec, { kind: 'maxPool' | 'averagePool' }>,
+  index: number,
+): Record<string, unknown> => {
+  if (typeof padding !== 'string') throw lacking(index, 'pooling with its padding in numbers')
+  return { pool_size: size, strides: stride, padding, data_format: 'channels_last' }
+}
+
+function lacking(index: number, what: string): ConvoyError {
+  return new ConvoyError(
+    'E_WEIGHTS_FIT',
+    `layer ${index + 1} is ${what}, which Keras does not have`,
+    'Export to .safetensors or .weights.h5, which hold the weights alone.',
+  )
+}
+
+/** Zeros around an image, in a layer of their own. */
+const zeros = (padding: Padding, index: number): KerasLayer[] =>
+  typeof padding === 'string'
+    ? []
+    : [
+        {
+          class_name: 'ZeroPadding2D',
+          config: { name: `zeros_${index}`, padding, data_format: 'channels_last' },
+        },
+      ]
 
 function layerOf(layer: LayerSpec, index: number): KerasLayer {
   const name = `${layer.kind.toLowerCase()}_${index}`
@@ -28,7 +44,7 @@ function layerOf(layer: LayerSpec, index: number): KerasLayer {
           filters: layer.filters,
           kernel_size: layer.kernel,
           strides: layer.stride,
-          padding: layer.padding,
+          padding: typeof layer.padding === 'string' ? layer.padding : 'valid',
           data_format: 'channels_last',
           dilation_rate: [1, 1],
           activation: 'linear',
@@ -40,20 +56,16 @@ function layerOf(layer: LayerSpec, index: number): KerasLayer {
     case 'dropout':
       return { class_name: 'Dropout', config: { name, rate: layer.rate } }
     case 'maxPool':
-      return { class_name: 'MaxPooling2D', config: { name, ...pooling(layer) } }
+      return { class_name: 'MaxPooling2D', config: { name, ...pooling(layer, index) } }
     case 'averagePool':
-      return { class_name: 'AveragePooling2D', config: { name, ...pooling(layer) } }
+      return { class_name: 'AveragePooling2D', config: { name, ...pooling(layer, index) } }
     case 'globalAveragePool':
       return {
         class_name: 'GlobalAveragePooling2D',
         config: { name, data_format: 'channels_last' },
       }
     case 'sumPool':
-      throw new ConvoyError(
-        'E_WEIGHTS_FIT',
-        `layer ${index + 1} is sum pooling, which Keras does not have`,
-        'Export to .safetensors or .weights.h5, which hold the weights alone.',
-      )
+      throw lacking(index, 'sum pooling')
   }
 }
 
@@ -62,7 +74,10 @@ function layerOf(layer: LayerSpec, index: number): KerasLayer {
  * probabilities; the layer before, `logits`, has the numbers that Convoy calls so.
  */
 export function topology(model: ModelSpec): KerasLayer {
-  const layers = model.layers.map(layerOf)
+  const layers = model.layers.flatMap((layer, index) => [
+    ...(layer.kind === 'conv2d' ? zeros(layer.padding, index) : []),
+    layerOf(layer, index),
+  ])
   const all = [
     ...layers,
     ...(model.layers.at(-1)!.kind === 'globalAveragePool'
