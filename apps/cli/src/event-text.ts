@@ -45,6 +45,7 @@ const texts: Texts = {
         ({ layer, shape, from }) =>
           `             ${layer.padEnd(8)} ${shape.join('×').padEnd(14)} ← ${from ?? 'new, drawn from the seed'}`,
       ),
+      ...event.notes.map((note) => `             ${note}`),
     ].join('\n'),
   frozen: (event) =>
     `frozen     ${event.layers.join(', ')}: ${grouped(event.trained)} of ${grouped(event.of)} parameters are trained`,

@@ -114,19 +114,23 @@ addOptions(
   process.exitCode = await work(collect(workerSchema, set), { ...options, logger })
 })
 
+const takenAs =
+  'network that a weights file is taken for, also where it describes another (default: what it names)'
+
 /** Adds the flags that say which weights to use. */
 function addSource(command: Command): Command {
   return command
     .option('--run <NAME>', 'run to take the newest checkpoint of (default: the newest run)')
     .option('--runs <DIR>', 'where runs are kept', 'runs')
     .option('--checkpoint <FILE>', 'a checkpoint file instead')
-    .option('--weights <FILE>', 'a file of Keras, TensorFlow.js or safetensors instead')
+    .option('--weights <FILE>', 'a file of Keras, TensorFlow.js, PyTorch or safetensors instead')
 }
 
 addOptions(
   addSource(command('evaluate', 'accuracy of weights on the test set, class by class'))
     .option('--flip', 'also with each image mirrored, the means reported apart')
     .option('--svg <FILE>', 'write the confusion matrix as an image')
+    .option('--model <NAME>', takenAs)
     .option('--worst <FILE>', 'write the most wrong images as one picture (.png)'),
   evaluateSchema,
 ).action(async (options: Common & Record<string, unknown>) => {
@@ -140,7 +144,9 @@ addOptions(
       '<IMAGE...>',
       'images, or folders of them',
     ),
-  ).option('--top <K>', 'how many classes to show', '3'),
+  )
+    .option('--model <NAME>', takenAs)
+    .option('--top <K>', 'how many classes to show', '3'),
   engineSchema,
 ).action(async (images: string[], options: Common & Record<string, unknown>) => {
   const { predict } = await import('./predict.ts')
@@ -171,10 +177,14 @@ function weightsCommand(name: string, description: string): Command {
       '--kernels <ORDER>',
       'order of its kernels, where it is not seen: tensorflow, theano, theano-tf (turned by 180° only) or pytorch',
     )
+    .option('--order <NAMES>', "its layers in the network's order, with commas between, where it is not seen")
     .exitOverride()
 }
 weightsCommand('info', 'what a file of weights holds, and which layer is which')
-  .argument('<FILE>', 'checkpoint (.convoy), Keras (.h5), TensorFlow.js (model.json) or .safetensors')
+  .argument(
+    '<FILE>',
+    'checkpoint (.convoy), Keras (.h5), TensorFlow.js (model.json), PyTorch (.pt) or .safetensors',
+  )
   .action(async (file: string, options: Common) => {
     const { weightsInfo } = await import('./weights.ts')
     process.exitCode = await weightsInfo(file, options)
@@ -185,7 +195,7 @@ addOptions(
     'import',
     'lay a foreign file out for Convoy; --data says what its classes and normalisation are',
   )
-    .argument('<FILE>', 'Keras (.h5), TensorFlow.js (model.json) or .safetensors')
+    .argument('<FILE>', 'Keras (.h5), TensorFlow.js (model.json), PyTorch (.pt) or .safetensors')
     .option('--out <FILE>', 'file to write (default: the same name, .safetensors)'),
   importSchema,
 ).action(async (file: string, options: Common & Record<string, unknown>) => {

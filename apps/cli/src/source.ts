@@ -7,7 +7,18 @@ import {
 } from '@convoy/coordinator'
 import { ConvoyError } from '@convoy/errors'
 import { buildModel, modelNames, type ModelSpec } from '@convoy/model'
-import { matchWeights, type KernelOrder, type Matched, type Network, type WeightsFile } from '@convoy/weights'
+import {
+  convolutionsOf,
+  difference,
+  isOutputsFirst,
+  isTorchBorn,
+  matchWeights,
+  withPaddingOf,
+  type KernelOrder,
+  type Matched,
+  type Network,
+  type WeightsFile,
+} from '@convoy/weights'
 import { readdir, stat } from 'node:fs/promises'
 import path from 'node:path'
 
@@ -19,6 +30,7 @@ export interface SourceOptions {
   weights?: string
   model?: string
   kernels?: string
+  order?: string
 }
 
 /** The folder of the newest run. Throws E_RUN where there is none. */
@@ -69,6 +81,8 @@ export interface Weights {
   readonly stored: WeightsFile
   readonly network: Network
   readonly matched: Matched
+  /** Where the network that the file describes differs from this one, in a sentence. */
+  readonly other: string | undefined
 }
 
 /**
@@ -76,7 +90,13 @@ export interface Weights {
  * and classes as the file's first and last layer have. Throws E_WEIGHTS_FILE, E_WEIGHTS_FIT, E_MODEL or E_USAGE.
  */
 export async function openWeights(file: string, options: SourceOptions): Promise<Weights> {
-  return matchSource(await readAnyWeights(file), file, options)
+  const weights = matchSource(await readAnyWeights(file), file, options)
+  if (weights.other === undefined || options.model !== undefined) return weights
+  throw new ConvoyError(
+    'E_WEIGHTS_FIT',
+    weights.other,
+    'Its numbers would fit, but not mean the same. Give --model NAME to take them all the same.',
+  )
 }
 
 /** As `openWeights`, of the file or run that the options name. */
@@ -100,30 +120,44 @@ export function matchSource(stored: WeightsFile, file: string, options: SourceOp
     stored.network && options.model === undefined
       ? stored.network
       : { model: modelLike(stored, file, options.model ?? modelNames[0], order) }
-  const matched = matchWeights(stored, network.model, order ? { order } : {})
-  return { file, stored, network, matched }
+  const names = options.order?.split(',').map((name) => name.trim())
+  const matched = matchWeights(stored, network.model, {
+    ...(order ? { order } : {}),
+    ...(names ? { names } : {}),
+  })
+  const described = stored.network ? undefined : stored.described
+  return { file, stored, network, matched, other: described && difference(described, network.model) }
 }
 
-/** The model of this name with the first layer's filters, the last layer's classes, and 32×32 images. */
+/** The model of this name with the first layer's filters, the last layer's classes, and 32×32 images, padded as the file's network. */
 function modelLike(
-  { layers }: WeightsFile,
+  stored: WeightsFile,
   file: string,
   name: string,
   order: KernelOrder | undefined,
 ): ModelSpec {
-  const [first, last] = [layers.at(0)?.tensors[0].shape, layers.at(-1)?.tensors[0].shape]
-  if (first?.length !== 4 || !last || last.length < 2) {
+  const shapes = convolutionsOf(stored).layers.map(({ tensors }) => tensors[0].shape)
+  // A kernel is as high as wide: that tells its order.
+  const oihw = order ? order.startsWith('oihw') : isOutputsFirst(shapes, isTorchBorn(stored))
+  const inputs = (shape: readonly number[]) => shape.at(oihw ? 1 : -2)!
+  const outputs = (shape: readonly number[]) => shape.at(oihw ? 0 : -1)!
+  // Of a chain, whatever its layers' order: what goes into the network comes out of no layer, and its classes go into none.
+  const more = (these: readonly number[], those: readonly number[]) =>
+    these.find((n) => these.filter((m) => m === n).length > those.filter((m) => m === n).length)
+  const [ins, outs] = [shapes.map(inputs), shapes.map(outputs)]
+  const classes = more(outs, ins) ?? outs.at(-1)!
+  const entry = more(ins, outs)
+  const first = shapes.find((shape) => inputs(shape) === entry) ?? shapes.at(0)
+  if (first?.length !== 4 || shapes.some(({ length }) => length < 2)) {
     throw new ConvoyError(
       'E_WEIGHTS_FIT',
-      `${file} holds no convolutions`,
+      `${file} holds no convolutions, or not only such`,
       'Give a file of the weights of an All-CNN.',
     )
   }
-  // A kernel is as high as wide: that tells its order.
-  const oihw = order ? order.startsWith('oihw') : first[0] !== first[1] || first[2] === first[3]
-  const [filters, channels] = oihw ? [first[0], first[1]] : [first[3], first[2]]
-  const classes = oihw ? last[0] : last.at(-1)!
+  const [filters, channels] = [outputs(first), inputs(first)]
   const base = buildModel(name, { input: [32, 32, channels], classes })
   const usual = base.layers.find((layer) => layer.kind === 'conv2d')!.filters
-  return buildModel(name, { input: [32, 32, channels], classes, width: filters / usual })
+  const model = buildModel(name, { input: [32, 32, channels], classes, width: filters / usual })
+  return withPaddingOf(stored, model, order)
 }

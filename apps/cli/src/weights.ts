@@ -18,12 +18,20 @@ interface Options extends SourceOptions {
 const preprocessingSchema = trainingSchema.pick({ preprocessing: true })
 
 /** What was read, and what went where, for a person. */
-function tableOf({ file, stored, network, matched }: Weights): string {
+function tableOf({ file, stored, network, matched, other }: Weights): string {
   const { model, classes, preprocessing } = network
+  const padded = model.layers.flatMap((layer, i) =>
+    'stride' in layer && typeof layer.padding !== 'string'
+      ? [`${'name' in layer ? layer.name : `${layer.kind} (layer ${i + 1})`} ${paddingText(layer.padding)}`]
+      : [],
+  )
   const shape = (dimensions: readonly number[]) => dimensions.join('×').padEnd(16)
   return [
     `file       ${file}: ${stored.format}, kernels ${matched.order}`,
     `model      ${model.name}, ${grouped(matched.parameters.length)} parameters, ${model.classes} classes${classes ? `: ${classes.join(', ')}` : ''}`,
+    ...matched.notes.map((note) => `weights    ${note}`),
+    ...(other === undefined ? [] : [`warning    ${other}`]),
+    ...(padded.length === 0 ? [] : [`padding    ${padded.join('; ')}`]),
     `images     ${model.input.join('×')}, ${preprocessing ? `normalised by ${preprocessing.kind}` : 'normalisation unknown'}`,
     ...matched.table.map(
       ({ layer, shape: wanted, from }) =>
@@ -33,6 +41,16 @@ function tableOf({ file, stored, network, matched }: Weights): string {
   ].join('\n')
 }
 
+/** Zeros around an image, in words. */
+function paddingText([[above, below], [left, right]]: readonly [
+  readonly [number, number],
+  readonly [number, number],
+]): string {
+  if ([below, left, right].every((n) => n === above))
+    return `${above} on all sides, as PyTorch's padding=${above}`
+  return `${above} above, ${below} below, ${left} left, ${right} right`
+}
+
 function sha256({ buffer, byteOffset, byteLength }: Float32Array): string {
   return createHash('sha256')
     .update(new Uint8Array(buffer, byteOffset, byteLength))
@@ -40,14 +58,17 @@ function sha256({ buffer, byteOffset, byteLength }: Float32Array): string {
 }
 
 function show(weights: Weights, options: Options, display: Display, written: readonly string[]): void {
-  const { file, stored, network, matched } = weights
+  const { file, stored, network, matched, other } = weights
   if (options.json) {
-    const { order, table, parameters } = matched
+    const { order, table, parameters, notes } = matched
     const line = { event: 'weights', file, format: stored.format, kernels: order, model: network.model.name }
     const rest = {
       parameters: parameters.length,
       parametersSha256: sha256(parameters),
       layers: table,
+      padding: network.model.layers.flatMap((layer) => ('stride' in layer ? [layer.padding] : [])),
+      notes,
+      warning: other ?? null,
       written,
     }
     process.stdout.write(`${JSON.stringify({ ...line, ...rest })}\n`)
@@ -67,7 +88,9 @@ export async function weightsInfo(file: string, options: Options): Promise<numbe
     if (!options.json) {
       display.say(`file       ${file}: ${stored.format}`)
       for (const { name, tensors } of stored.layers)
-        display.say(`  ${name.padEnd(20)} ${tensors.map(({ shape }) => shape.join('×')).join(', ')}`)
+        display.say(
+          `  ${name.padEnd(20)} ${tensors.map(({ shape, kind }) => `${shape.join('×') || 'one number'}${kind === 'float32' ? '' : ` ${kind}`}`).join(', ')}`,
+        )
     }
     throw error
   }

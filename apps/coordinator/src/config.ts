@@ -51,7 +51,7 @@ export const trainingSchema = z.object({
   }),
   init: z.string().optional().meta({
     description:
-      'start from the weights in a file: a checkpoint (.convoy), Keras (.h5), TensorFlow.js (model.json) or .safetensors; with other classes the last layer is new',
+      'start from the weights in a file: a checkpoint (.convoy), Keras (.h5), TensorFlow.js (model.json), PyTorch (.pt) or .safetensors; with other classes the last layer is new',
     unit: 'FILE',
   }),
   freeze: z.string().optional().meta({

@@ -49,6 +49,8 @@ export type RunEvent =
       format: string
       sha256: string
       layers: readonly { layer: string; shape: readonly number[]; from: string | null }[]
+      /** What was done to the weights, in sentences. */
+      notes: readonly string[]
     }
   /** Layers are frozen: so many parameters are trained. */
   | { event: 'frozen'; layers: readonly string[]; trained: number; of: number }

@@ -1,3 +1,4 @@
+export { paddedLike, symmetricPadding } from './padding.ts'
 export { initialise } from './initialisation.ts'
 export type { Initialisation } from './initialisation.ts'
 export { layerSpec, modelSpec } from './spec.ts'

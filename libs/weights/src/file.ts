@@ -3,11 +3,14 @@ import { ConvoyError } from '@convoy/errors'
 import { modelSpec } from '@convoy/model'
 import { z } from 'zod'
 
-/** One tensor of a weights file, float32, its last dimension the fastest. */
+/** One tensor of a weights file, its last dimension the fastest. */
 export interface StoredTensor {
   readonly name: string
   readonly shape: readonly number[]
-  readonly values: Float32Array
+  /** What its numbers are in the file, such as `float16` or `int64`. */
+  readonly kind: string
+  /** Its numbers; undefined where they are no floating-point ones, so none that a network multiplies with. */
+  readonly values: Float32Array | undefined
 }
 
 /** The tensors of one layer: a convolution's kernel and, after it, its bias. */
@@ -37,8 +40,30 @@ export interface WeightsFile {
    * are if they lie in Theano's order.
    */
   readonly turned: 'yes' | 'no' | 'oihw'
+  /** The network that the file itself describes, beside Convoy's own description. */
+  readonly described?: Described
   readonly network?: Network
 }
+
+/** What a file of Keras's says of its network. */
+export interface Described {
+  /** The layers that change numbers, in order: convolutions, activations, poolings, batch norms; and what Convoy has not, by its class. */
+  readonly layers: readonly DescribedLayer[]
+  /** ε of each batch norm, by its layer's name. */
+  readonly epsilons: Readonly<Record<string, number>>
+}
+
+export interface DescribedLayer {
+  readonly name: string
+  /** In words that compare, such as `conv2d 3×3 stride 2×2 same`, `relu`, `maxPool 3×3 stride 2×2 same`. */
+  readonly what: string
+}
+
+/**
+ * Bytes of a file, or of what is unpacked of it, at most: All-CNN-C at four times its width has 176 MB in float64. What is larger is
+ * another network, or made to fill the memory.
+ */
+export const LARGEST_FILE = 192 * 1024 * 1024
 
 /** The name of the attribute, key or field under which a `Network` is kept. */
 export const NETWORK_KEY = 'convoy'
@@ -48,14 +73,9 @@ export function unreadable(
   file: string,
   what: string,
   cause?: unknown,
-  remedy = 'Give a whole file of Keras (.h5, .keras), TensorFlow.js (model.json), safetensors, or a checkpoint (.convoy).',
+  remedy = 'Give a whole file of Keras (.h5, .keras), TensorFlow.js (model.json), safetensors, PyTorch (.pt), or a checkpoint (.convoy).',
 ): ConvoyError {
   return new ConvoyError('E_WEIGHTS_FILE', `${file}: ${what}`, remedy, { cause })
-}
-
-/** E_WEIGHTS_FILE for a tensor of other numbers. */
-export function notFloat32(file: string, name: string, what: string): ConvoyError {
-  return unreadable(file, `${name} is ${what}, not float32`, undefined, 'Save its weights as float32 first.')
 }
 
 /** Reads a `Network` from its JSON; undefined where a file has none. Throws E_WEIGHTS_FILE where it is malformed. */

@@ -4,20 +4,22 @@ import { Dataset, File, Group, Module, ready } from 'h5wasm/node'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { buffer } from 'node:stream/consumers'
-import { openPromise } from 'yauzl'
+import type { ZipFile } from 'yauzl'
 import {
   byNumber,
+  groupTensors,
+  LARGEST_FILE,
   NETWORK_KEY,
   parseNetwork,
-  notFloat32,
   unreadable,
   type Network,
   type StoredLayer,
   type StoredTensor,
   type WeightsFile,
 } from './file.ts'
-import { topology } from './topology.ts'
+import { toFloat32, type FloatKind } from './numbers.ts'
+import { describe, topology } from './topology.ts'
+import { unpack, type Members } from './torch.ts'
 
 /**
  * Keras's HDF5 files.
@@ -79,25 +81,40 @@ export async function readKeras(file: string, name = file): Promise<WeightsFile>
 const WEIGHTS_MEMBER = 'model.weights.h5'
 
 /** Reads a `.keras` archive: the HDF5 file in it. Throws E_WEIGHTS_FILE. */
-export async function readKerasArchive(file: string): Promise<WeightsFile> {
+export async function readKerasArchive(zip: ZipFile, members: Members, file: string): Promise<WeightsFile> {
+  const member = members.get(WEIGHTS_MEMBER)
+  if (!member) {
+    const numpy = [...members.keys()].some((name) => name.endsWith('.npy'))
+    throw unreadable(
+      file,
+      numpy
+        ? "it is NumPy's .npz"
+        : `it is an archive without ${WEIGHTS_MEMBER} or data.pkl, so neither of Keras nor of PyTorch`,
+    )
+  }
   // The HDF5 library reads files only.
   const folder = await mkdtemp(path.join(tmpdir(), 'convoy-keras-'))
   const inside = path.join(folder, WEIGHTS_MEMBER)
   try {
-    const zip = await openPromise(file)
-    let found = false
-    for await (const entry of zip.eachEntry()) {
-      if (entry.fileName !== WEIGHTS_MEMBER) continue
-      await writeFile(inside, await buffer(await zip.openReadStreamPromise(entry)))
-      found = true
-    }
-    if (!found) throw unreadable(file, `it is an archive without ${WEIGHTS_MEMBER}, so not one of Keras`)
-    return { ...(await readKeras(inside, file)), format: 'Keras 3, save' }
-  } catch (error) {
-    if (error instanceof ConvoyError) throw error
-    throw unreadable(file, `it cannot be unpacked: ${(error as Error).message}`, error)
+    await writeFile(inside, await unpack(zip, member, LARGEST_FILE, file))
+    const config = members.get('config.json')
+    const described = config
+      ? describe(parseJson(Buffer.from(await unpack(zip, config, LARGEST_CONFIG, file)).toString('utf8')))
+      : {}
+    return { ...(await readKeras(inside, file)), ...described, format: 'Keras 3, save' }
   } finally {
     await rm(folder, { recursive: true })
+  }
+}
+
+/** A config's bytes at most. */
+const LARGEST_CONFIG = 16 * 1024 * 1024
+
+function parseJson(text: string | undefined): unknown {
+  try {
+    return text === undefined ? undefined : JSON.parse(text)
+  } catch {
+    return undefined
   }
 }
 
@@ -116,7 +133,7 @@ function readFile(root: File, file: string): WeightsFile {
   const saved = base === root ? 'save_weights' : 'save'
   const version = text(base, 'keras_version') ?? text(root, 'keras_version')
   const turned = (text(base, 'backend') ?? text(root, 'backend')) === 'theano' ? 'yes' : undefined
-  const known = network ? { network } : {}
+  const known = { ...describe(parseJson(text(root, 'model_config'))), ...(network ? { network } : {}) }
 
   const order = names(base, 'layer_names')
   if (order) {
@@ -138,22 +155,34 @@ function readFile(root: File, file: string): WeightsFile {
     return { format: 'Keras before 1.0', layers, turned: turned ?? 'oihw', ...known }
   }
   const stored = root.get('layers') ?? root.get('_layer_checkpoint_dependencies')
-  if (stored instanceof Group) {
-    const layers = stored
-      .keys()
-      .sort(byNumber)
-      .flatMap((name) => {
-        const vars = stored.get(`${name}/vars`)
-        if (!(vars instanceof Group)) return []
-        const tensors = vars
-          .keys()
-          .sort(byNumber)
-          .map((key) => readTensor(vars, key, `${name}/${key}`, file))
-        return tensors.length > 0 ? [{ name, tensors }] : []
-      })
-    return { format: 'Keras 3, save_weights', layers, turned: 'no', ...known }
-  }
+  if (stored instanceof Group)
+    return { format: 'Keras 3, save_weights', layers: readNested(stored, '', file), turned: 'no', ...known }
   throw unreadable(file, 'this HDF5 file is not laid out as Keras does it')
+}
+
+/** Keras 3's groups: each layer has its numbers in `vars`, and the layers of a model within it in `layers`. */
+function readNested(group: Group, prefix: string, file: string): StoredLayer[] {
+  return group
+    .keys()
+    .sort(byNumber)
+    .flatMap((key): StoredLayer[] => {
+      const layer = group.get(key)
+      if (!(layer instanceof Group)) return []
+      const name = `${prefix}${key}`
+      const vars = layer.get('vars')
+      const tensors =
+        vars instanceof Group
+          ? vars
+              .keys()
+              .sort(byNumber)
+              .map((variable) => readTensor(vars, variable, `${name}/${variable}`, file))
+          : []
+      const inner = layer.get('layers') ?? layer.get('_layer_checkpoint_dependencies')
+      return [
+        ...(tensors.length > 0 ? [{ name, tensors }] : []),
+        ...(inner instanceof Group ? readNested(inner, `${name}/`, file) : []),
+      ]
+    })
 }
 
 function readLayer(base: Group, name: string, file: string): StoredLayer[] {
@@ -162,18 +191,67 @@ function readLayer(base: Group, name: string, file: string): StoredLayer[] {
   // Before Keras 1 the datasets were only counted.
   const listed = names(group, 'weight_names') ?? group.keys().filter((key) => key.startsWith('param_'))
   if (listed.length === 0) return []
-  return [{ name, tensors: listed.map((weight) => readTensor(group, weight, weight, file)) }]
+  const tensors = listed.map((weight) => readTensor(group, weight, weight, file))
+  // A model in a model, as Keras's multi_gpu_model makes it, is one group with the weights of all of its layers.
+  const inner = groupTensors(tensors)
+  if (inner.length > 1 && listed.every((weight) => weight.includes('/'))) return inner
+  return [{ name, tensors }]
 }
+
+/** The kinds of HDF5's floating-point numbers, by their size; Keras keeps bfloat16 as two bytes without a type. */
+function kindOf({ metadata, dtype }: Dataset): { kind: string; float: FloatKind | undefined } {
+  const float = ({ 2: 'float16', 4: 'float32', 8: 'float64' } as const)[metadata.size]
+  if (metadata.type === FLOAT && float) return { kind: float, float }
+  if (metadata.type === OPAQUE && metadata.size === 2) return { kind: 'bfloat16', float: 'bfloat16' }
+  const whole = `${metadata.signed ? 'int' : 'uint'}${8 * metadata.size}`
+  if (metadata.type === WHOLE) return { kind: whole, float: undefined }
+  return { kind: typeof dtype === 'string' ? dtype : 'of a compound or other type', float: undefined }
+}
+
+/** HDF5's classes of types (H5T_class_t). */
+const [WHOLE, FLOAT, OPAQUE] = [0, 1, 5]
 
 function readTensor(group: Group, at: string, name: string, file: string): StoredTensor {
   const dataset = group.get(at)
   if (!(dataset instanceof Dataset)) throw unreadable(file, `the weight ${name} is listed but not there`)
-  const { value, shape } = dataset
-  if (!(value instanceof Float32Array)) {
-    throw notFloat32(file, name, JSON.stringify(dataset.dtype))
+  const { kind, float } = kindOf(dataset)
+  const shape = dataset.shape ?? []
+  if (!float) {
+    if (dataset.metadata.type === WHOLE) return { name, shape, kind, values: undefined }
+    throw unreadable(file, `${name} is ${kind}, which no weights are`)
   }
-  return { name, shape: shape ?? [], values: value.slice() }
+  // Numbers that are packed, or only said to be there, may be more than the file has bytes.
+  const size = dataset.metadata.size * dataset.metadata.total_size
+  if (!(size <= LARGEST_FILE)) throw unreadable(file, `${name} would be ${size} bytes unpacked`)
+  return { name, shape, kind, values: toFloat32(rawBytes(dataset, size, name, file), float) }
 }
+
+/** A dataset's bytes, little-endian; the library's own reading knows no numbers of two bytes. */
+function rawBytes(dataset: Dataset, size: number, name: string, file: string): Uint8Array {
+  const { littleEndian, size: width } = dataset.metadata
+  const place = Module._malloc(Math.max(1, size))
+  if (place === 0) throw unreadable(file, `there is no memory for the ${size} bytes of ${name}`)
+  try {
+    Module.get_dataset_data(dataset.file_id, dataset.path, null, null, null, BigInt(place))
+    const bytes = Module.HEAPU8.slice(place, place + size)
+    if (!littleEndian) for (let i = 0; i < size; i += width) bytes.subarray(i, i + width).reverse()
+    return bytes
+  } catch (error) {
+    const filter = dataset.filters.find(({ id }) => !OWN_FILTERS.has(id))
+    if (!filter) throw error
+    throw unreadable(
+      file,
+      `${name} is packed with the filter ${filter.name || filter.id}, which is not part of HDF5`,
+      error,
+      'Repack it: `h5repack -f GZIP=4 FILE NEW`.',
+    )
+  } finally {
+    Module._free(place)
+  }
+}
+
+/** Filters that every HDF5 library has: deflate, shuffle, fletcher32. (H5Zpublic.h) */
+const OWN_FILTERS = new Set([1, 2, 3])
 
 /**
  * Writes an HDF5 file: as Keras 3's `save_weights` where the name ends in `.weights.h5`, else as Keras 2's `save`, which

@@ -1,6 +1,13 @@
 import { ConvoyError } from '@convoy/errors'
-import { parameterLayout, type ModelSpec, type ParameterView } from '@convoy/model'
-import { unreadable, type StoredLayer, type StoredTensor, type WeightsFile } from './file.ts'
+import {
+  paddedLike,
+  parameterLayout,
+  symmetricPadding,
+  type ModelSpec,
+  type ParameterView,
+} from '@convoy/model'
+import { byNumber, unreadable, type StoredLayer, type StoredTensor, type WeightsFile } from './file.ts'
+import { convolutionsOf, isOutputsFirst } from './normalisation.ts'
 
 /** How a file's kernels lie: HWIO, OIHW, or OIHW and turned by 180° (Theano's convolution). */
 export type KernelOrder = 'hwio' | 'oihw' | 'hwio-turned' | 'oihw-turned'
@@ -22,6 +29,8 @@ export interface Matched {
   readonly table: readonly Placement[]
   /** Views of the parameters that no tensor of the file fits: the last layer's, for another number of classes. */
   readonly anew: readonly ParameterView[]
+  /** What was done to get there, in sentences. */
+  readonly notes: readonly string[]
 }
 
 const shown = (shape: readonly number[] | undefined) => (shape?.length ? shape.join('×') : 'nothing')
@@ -75,6 +84,31 @@ function orderOf(
   return `${theano ? 'oihw' : 'hwio'}${turned ? '-turned' : ''}`
 }
 
+/** Whether a layer's kernel may be that of a view. */
+type Alike = (layer: StoredLayer | undefined, view: ParameterView, order: KernelOrder) => boolean
+
+/**
+ * Layers in an order whose shapes are the model's: for each of its layers the first by name that has its shape. Undefined where there
+ * is none, or where the layers stand in such an order already.
+ */
+function byShape(
+  layers: readonly StoredLayer[],
+  orders: readonly KernelOrder[],
+  kernels: readonly ParameterView[],
+  alike: Alike,
+): StoredLayer[] | undefined {
+  if (layers.length !== kernels.length) return undefined
+  for (const order of orders) {
+    const left = [...layers].sort((a, b) => byNumber(a.name, b.name))
+    const found = kernels.flatMap((view) => {
+      const at = left.findIndex((layer) => alike(layer, view, order))
+      return at < 0 ? [] : left.splice(at, 1)
+    })
+    if (found.length === kernels.length) return found
+  }
+  return undefined
+}
+
 /** Copies a kernel into HWIO, bit by bit. */
 function copyKernel(
   from: Float32Array,
@@ -118,22 +152,67 @@ function compare(
   throw misfit(`${view.name} is ${shown(view.shape)} in the model; in the file ${theirs}${axes}${counts}`)
 }
 
+/** The convolutions of a file in the order that was asked for, or in their own, or, where that does not fit, in one that fits in shape. */
+function inOrder(
+  file: WeightsFile,
+  kernels: readonly ParameterView[],
+  {
+    newHead,
+    order,
+    names,
+  }: { newHead: boolean; order: KernelOrder | undefined; names: readonly string[] | undefined },
+): { layers: readonly StoredLayer[]; notes: readonly string[] } {
+  const { layers, notes } = convolutionsOf(file)
+  if (names) {
+    const sorted = names.map((name) => layers.find((layer) => layer.name === name))
+    const strange = names.find((_, i) => !sorted[i])
+    if (strange !== undefined) {
+      throw misfit(
+        `the file has no layer ${JSON.stringify(strange)}; it has ${layers.map(({ name }) => name).join(', ')}`,
+      )
+    }
+    return { layers: sorted.flatMap((layer) => layer ?? []), notes }
+  }
+  const alike: Alike = (layer, view, as) => {
+    const shape = hwioShape(layer?.tensors[0].shape ?? [], as)
+    if (newHead && view === kernels.at(-1)) return equal(shape.slice(0, 3), view.shape.slice(0, 3))
+    return equal(shape, view.shape)
+  }
+  const own = order ?? orderOf(file, layers, kernels)
+  const fits = kernels.every((view, i) => alike(layers[i], view, own))
+  const found = fits ? undefined : byShape(layers, order ? [order] : ['hwio', 'oihw'], kernels, alike)
+  if (!found) return { layers, notes }
+  const text = found.map(({ name }) => name).join(', ')
+  return {
+    layers: found,
+    notes: [
+      ...notes,
+      `in the order of shapes, and of names where these are alike: ${text} (--order says another)`,
+    ],
+  }
+}
+
 /**
  * Lays the weights of a file out for a model: its layers in order, each of which must have the shape of the model's.
  *
  * @param newHead Whether the last layer may have another number of outputs; it then starts anew.
  * @param order Of the kernels, where the file is known to be other than it looks.
+ * @param names The file's layers in the network's order, where it is known to be another than it looks.
  * Throws E_WEIGHTS_FIT with the first layer that does not fit, and both shapes.
  */
 export function matchWeights(
   file: WeightsFile,
   model: ModelSpec,
-  { newHead = false, order }: { newHead?: boolean; order?: KernelOrder } = {},
+  {
+    newHead = false,
+    order,
+    names,
+  }: { newHead?: boolean; order?: KernelOrder; names?: readonly string[] } = {},
 ): Matched {
   const layout = parameterLayout(model)
   const kernels = layout.views.filter(({ role }) => role === 'kernel')
   const biases = layout.views.filter(({ role }) => role === 'bias')
-  const { layers } = file
+  const { layers, notes } = inOrder(file, kernels, { newHead, order, names })
   // A layer that is missing is told of the one that stands in its place.
   const counts =
     layers.length === kernels.length
@@ -163,8 +242,8 @@ export function matchWeights(
     compare(biases[i], layer.name, storedBias, chosen, counts)
     if (extra) throw misfit(`${extra.name} of the file (${shown(extra.shape)}) has no place in ${name}`)
     const at = (view: ParameterView) => parameters.subarray(view.offset, view.offset + view.size)
-    copyKernel(stored.values, at(kernel), kernel.shape, chosen)
-    at(biases[i]).set(storedBias.values)
+    copyKernel(stored.values!, at(kernel), kernel.shape, chosen)
+    at(biases[i]).set(storedBias.values!)
     return { layer: name, shape: kernel.shape, from: { layer: layer.name, shape: stored.shape } }
   })
   const extra = layers.at(kernels.length)
@@ -173,5 +252,19 @@ export function matchWeights(
       `the file has one more layer, ${extra.name} (${shown(extra.tensors[0].shape)}), than the ${kernels.length} of ${model.name}`,
     )
   }
-  return { parameters, order: chosen, table, anew }
+  return { parameters, order: chosen, table, anew, notes }
+}
+
+/** Whether a file is PyTorch's: it says so, or it is one that any library writes, with kernels in PyTorch's order. */
+export function isTorchBorn(file: WeightsFile, order?: KernelOrder): boolean {
+  if (order !== undefined) return order === 'oihw'
+  if (file.format.startsWith('PyTorch')) return true
+  const kernels = file.layers.flatMap(({ tensors }) => tensors.map(({ shape }) => shape))
+  return file.format === 'safetensors' && isOutputsFirst(kernels, false)
+}
+
+/** The model with the padding of a file's network: the one that the file names, or, of PyTorch's files, zeros on both sides. */
+export function withPaddingOf(file: WeightsFile, model: ModelSpec, order?: KernelOrder): ModelSpec {
+  if (file.network) return paddedLike(model, file.network.model)
+  return isTorchBorn(file, order) ? symmetricPadding(model) : model
 }

@@ -1,37 +1,87 @@
-import { readFile, writeFile } from 'node:fs/promises'
+import { open, readFile, writeFile } from 'node:fs/promises'
 import { parameterLayout } from '@convoy/model'
 import { ConvoyError } from '@convoy/errors'
 import path from 'node:path'
-import { unreadable, type Network, type WeightsFile } from './file.ts'
+import { openPromise, type ZipFile } from 'yauzl'
+import { LARGEST_FILE, unreadable, type Network, type WeightsFile } from './file.ts'
 import { encodeSafetensors, isSafetensors, readSafetensors } from './safetensors.ts'
 import { encodeTfjs, readTfjs } from './tfjs.ts'
+import { isTorch, membersOf, readTorch } from './torch.ts'
 
 /** The HDF5 library, which few commands need. */
 const keras = () => import('./keras.ts')
 
-/** Whether bytes begin as an HDF5 file does. */
-function isHdf5(bytes: Uint8Array): boolean {
-  return (
-    bytes.length >= 8 && Buffer.from(bytes.subarray(0, 8)).equals(Buffer.from('\x89HDF\r\n\x1a\n', 'latin1'))
-  )
+const begins = (bytes: Uint8Array, text: string) =>
+  Buffer.from(bytes.subarray(0, text.length)).equals(Buffer.from(text, 'latin1'))
+
+/** What a file is that is no weights file of a known format, by how it begins; and what helps. */
+function strange(head: Uint8Array): { what: string; remedy?: string } {
+  const text = Buffer.from(head).toString('latin1')
+  if (head.length === 0) return { what: 'it is empty', remedy: 'Fetch it again.' }
+  if (text.startsWith('version https://git-lfs'))
+    return {
+      what: 'it is a Git LFS pointer, not the file itself',
+      remedy: 'Run `git lfs pull` where it comes from.',
+    }
+  if (/^\s*<(!doctype|html|\?xml)/i.test(text))
+    return { what: 'it is a web page', remedy: 'Fetch the file itself; the page may ask to log in.' }
+  const resave = {
+    remedy: 'Save it anew with a PyTorch since 1.6: torch.save(model.state_dict(), "weights.pt").',
+  }
+  if (text.startsWith('\x80\x02\x8a\x0al\xfc\x9c'))
+    return { what: "it is PyTorch's format before 1.6", ...resave }
+  if (/^\x80[\x02-\x05]/.test(text)) return { what: "it is Python's pickle, and none of PyTorch", ...resave }
+  if (text.startsWith('\x93NUMPY')) return { what: "it is NumPy's .npy" }
+  if (/^\x08[\x01-\x10]\x12/.test(text))
+    return { what: "it is ONNX or TensorFlow's saved model, which keep no layers" }
+  return { what: 'it is neither HDF5 nor safetensors nor a model.json nor of PyTorch' }
 }
 
-/** Whether bytes begin as a zip archive does. */
-function isZip(bytes: Uint8Array): boolean {
-  return Buffer.from(bytes.subarray(0, 4)).equals(Buffer.from('PK\x03\x04', 'latin1'))
+/** The first bytes of a file, and how many it has. */
+async function headOf(file: string): Promise<{ head: Uint8Array; size: number }> {
+  const handle = await open(file)
+  try {
+    const { buffer, bytesRead } = await handle.read(new Uint8Array(256), 0, 256, 0)
+    return { head: buffer.subarray(0, bytesRead), size: (await handle.stat()).size }
+  } finally {
+    await handle.close()
+  }
 }
 
-/** Reads a weights file of Keras, TensorFlow.js or safetensors, whatever its name. Throws E_WEIGHTS_FILE. */
+/** Reads a zip archive: PyTorch's or Keras's. */
+async function readArchive(file: string): Promise<WeightsFile> {
+  let zip: ZipFile | undefined
+  try {
+    zip = await openPromise(file, { autoClose: false })
+    const members = await membersOf(zip, file)
+    if (isTorch(members)) return await readTorch(zip, members, file)
+    return await (await keras()).readKerasArchive(zip, members, file)
+  } catch (error) {
+    if (error instanceof ConvoyError) throw error
+    throw unreadable(file, `it cannot be unpacked: ${(error as Error).message}`, error)
+  } finally {
+    zip?.close()
+  }
+}
+
+/** Reads a weights file of Keras, TensorFlow.js, safetensors or PyTorch, whatever its name. Throws E_WEIGHTS_FILE. */
 export async function readWeights(file: string): Promise<WeightsFile> {
-  const bytes = await readFile(file).catch((error: Error) => {
+  const cannot = (error: Error) => {
     throw unreadable(file, `it cannot be opened: ${error.message}`, error)
-  })
-  if (isHdf5(bytes)) return (await keras()).readKeras(file)
-  if (isZip(bytes)) return (await keras()).readKerasArchive(file)
+  }
+  const { head, size } = await headOf(file).catch(cannot)
+  if (begins(head, '\x89HDF\r\n\x1a\n')) return (await keras()).readKeras(file)
+  if (begins(head, 'PK\x03\x04')) return readArchive(file)
+  const json = /^\s*\{/.test(Buffer.from(head.subarray(0, 64)).toString('latin1'))
+  if (!isSafetensors(head) && !json) {
+    const { what, remedy } = strange(head)
+    throw unreadable(file, what, undefined, remedy)
+  }
+  if (size > LARGEST_FILE)
+    throw unreadable(file, `it has ${size} bytes, more than any network here (${LARGEST_FILE})`)
+  const bytes = await readFile(file).catch(cannot)
   if (isSafetensors(bytes)) return readSafetensors(bytes, file)
-  if (/^\s*\{/.test(bytes.subarray(0, 64).toString('latin1')))
-    return readTfjs(bytes.toString('utf8'), file, (shard) => readFile(path.join(path.dirname(file), shard)))
-  throw unreadable(file, 'it is neither HDF5 nor safetensors nor a model.json')
+  return readTfjs(bytes.toString('utf8'), file, (shard) => readFile(path.join(path.dirname(file), shard)))
 }
 
 /**

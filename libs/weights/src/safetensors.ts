@@ -1,11 +1,11 @@
 import type { ParameterLayout } from '@convoy/model'
 import { z } from 'zod'
+import { toFloat32, widthOf, type FloatKind } from './numbers.ts'
 import {
   byNumber,
   groupTensors,
   NETWORK_KEY,
   parseNetwork,
-  notFloat32,
   unreadable,
   type Network,
   type StoredTensor,
@@ -18,6 +18,15 @@ import {
  */
 
 const LARGEST_HEADER = 100_000_000
+/** Its names of numbers that become float32. */
+const kinds: Record<string, FloatKind> = {
+  F32: 'float32',
+  F16: 'float16',
+  BF16: 'bfloat16',
+  F64: 'float64',
+}
+/** Bits of the numbers that a name such as I64 or F8_E4M3 stands for. */
+const bitsOf = (dtype: string) => (dtype === 'BOOL' ? 8 : Number(/^[A-Z]+(\d+)/.exec(dtype)?.[1] ?? NaN))
 const whole = z.int().min(0)
 const headerSpec = z.record(
   z.string(),
@@ -49,15 +58,21 @@ export function readSafetensors(bytes: Uint8Array, file: string): WeightsFile {
   const { __metadata__: _, ...entries } = json as Record<string, unknown>
   const header = headerSpec.safeParse(entries)
   if (!metadata.success || !header.success) throw unreadable(file, 'its header is not one of safetensors')
+  let covered = 8 + length
   const tensors = Object.entries(header.data).map(([name, { dtype, shape, data_offsets }]): StoredTensor => {
     const [from, to] = data_offsets.map((offset) => 8 + length + offset)
-    if (dtype !== 'F32') throw notFloat32(file, name, dtype)
-    if (to - from !== 4 * shape.reduce((product, n) => product * n, 1) || to > bytes.length)
+    const kind = kinds[dtype]
+    const count = shape.reduce((product, n) => product * n, 1)
+    const wanted = kind ? widthOf(kind) * count : Math.ceil((bitsOf(dtype) * count) / 8)
+    if (to - from !== wanted || to > bytes.length)
       throw unreadable(file, `${name} is cut off or of another size than its shape says`)
-    return { name, shape, values: new Float32Array(new Uint8Array(bytes.subarray(from, to)).buffer) }
+    covered += to - from
+    return {
+      ...{ name, shape, kind: kind ?? dtype.toLowerCase() },
+      values: kind && toFloat32(bytes.subarray(from, to), kind),
+    }
   })
   // The format has neither gaps nor anything behind the last tensor.
-  const covered = tensors.reduce((sum, { values }) => sum + values.byteLength, 8 + length)
   if (covered !== bytes.length)
     throw unreadable(file, `it has ${bytes.length} bytes, of which its header names ${covered}`)
   const network = parseNetwork(metadata.data.__metadata__?.[NETWORK_KEY], file)

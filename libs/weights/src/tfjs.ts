@@ -1,23 +1,44 @@
 import { parameterLayout } from '@convoy/model'
 import { z } from 'zod'
+import { toFloat32 } from './numbers.ts'
 import {
   groupTensors,
   NETWORK_KEY,
   parseNetwork,
-  notFloat32,
   unreadable,
   type Network,
   type StoredTensor,
   type WeightsFile,
 } from './file.ts'
-import { topology } from './topology.ts'
+import { describe, topology } from './topology.ts'
 
 /** TensorFlow.js's layers model: `model.json` beside its weights, cut into shards of 4 MB. */
 
 const SHARD = 4 * 1024 * 1024
 
+interface Quantization {
+  readonly dtype: 'uint8' | 'uint16' | 'float16'
+  readonly scale?: number | undefined
+  readonly min?: number | undefined
+}
+
+/** Bytes of one number of a manifest. */
+const widths: Record<string, number> = { float32: 4, int32: 4, uint16: 2, float16: 2, uint8: 1, bool: 1 }
+
+/** A tensor's numbers as TensorFlow.js has them (its io_utils.ts): quantized ones are `number · scale + min`, rounded to float32. */
+function valuesOf(bytes: Uint8Array, dtype: string, quantization?: Quantization): Float32Array | undefined {
+  if (dtype !== 'float32') return undefined
+  if (!quantization) return toFloat32(bytes, 'float32')
+  const { dtype: small, scale = 1, min = 0 } = quantization
+  if (small === 'float16') return toFloat32(bytes, 'float16')
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const numberAt = (i: number) => (small === 'uint8' ? view.getUint8(i) : view.getUint16(2 * i, true))
+  return Float32Array.from({ length: bytes.length / widths[small] }, (_, i) => numberAt(i) * scale + min)
+}
+
 const manifestSpec = z.object({
   format: z.string().optional(),
+  modelTopology: z.unknown().optional(),
   weightsManifest: z.array(
     z.object({
       paths: z.array(z.string()),
@@ -26,7 +47,13 @@ const manifestSpec = z.object({
           name: z.string(),
           shape: z.array(z.int().min(0)),
           dtype: z.string(),
-          quantization: z.unknown().optional(),
+          quantization: z
+            .object({
+              dtype: z.enum(['uint8', 'uint16', 'float16']),
+              scale: z.number().optional(),
+              min: z.number().optional(),
+            })
+            .optional(),
         }),
       ),
     }),
@@ -52,6 +79,14 @@ export async function readTfjs(
   }
   const parsed = manifestSpec.safeParse(json)
   if (!parsed.success) throw unreadable(file, 'it has no weightsManifest of TensorFlow.js')
+  if (parsed.data.format === 'graph-model') {
+    throw unreadable(
+      file,
+      "it is TensorFlow.js's graph model, which keeps no layers",
+      undefined,
+      'Save the Keras model that it was made of as .h5, or convert it with --output_format=tfjs_layers_model.',
+    )
+  }
   const tensors: StoredTensor[] = []
   for (const { paths, weights } of parsed.data.weightsManifest) {
     const shards = await Promise.all(
@@ -76,11 +111,12 @@ export async function readTfjs(
     }
     at = 0
     for (const { name, shape, dtype, quantization } of weights) {
-      if (dtype !== 'float32' || quantization !== undefined)
-        throw notFloat32(file, name, quantization ? 'quantized' : dtype)
-      const end = at + 4 * shape.reduce((product, n) => product * n, 1)
+      const width = widths[quantization?.dtype ?? dtype]
+      if (width === undefined) throw unreadable(file, `${name} is of ${dtype}, whose length is not known`)
+      const end = at + width * shape.reduce((product, n) => product * n, 1)
       if (end > bytes.length) throw unreadable(file, `${name} is cut off`)
-      tensors.push({ name, shape, values: new Float32Array(bytes.slice(at, end).buffer) })
+      const kind = quantization ? `${quantization.dtype}, quantized` : dtype
+      tensors.push({ name, shape, kind, values: valuesOf(bytes.subarray(at, end), dtype, quantization) })
       at = end
     }
     if (at !== bytes.length) throw unreadable(file, 'its shards are longer than its weights')
@@ -90,6 +126,7 @@ export async function readTfjs(
     format: `TensorFlow.js ${parsed.data.format ?? 'model'}`,
     layers: groupTensors(tensors),
     turned: 'no',
+    ...describe(parsed.data.modelTopology),
     ...(network ? { network } : {}),
   }
 }

@@ -1,5 +1,7 @@
 import { ConvoyError } from '@convoy/errors'
 import type { LayerSpec, ModelSpec, Padding } from '@convoy/model'
+import { z } from 'zod'
+import type { Described, DescribedLayer } from './file.ts'
 
 interface KerasLayer {
   readonly class_name: string
@@ -108,4 +110,103 @@ export function topology(model: ModelSpec): KerasLayer {
       ],
     },
   }
+}
+
+const pair = z.union([z.number().transform((n) => [n, n]), z.array(z.number())]).optional()
+const layerConfig = z.object({
+  class_name: z.string(),
+  config: z.union([
+    z.array(z.unknown()),
+    z.looseObject({
+      name: z.string().optional(),
+      layers: z.array(z.unknown()).optional(),
+      activation: z.unknown(),
+      epsilon: z.number().optional(),
+      padding: z.unknown(),
+      border_mode: z.string().optional(),
+      kernel_size: pair,
+      pool_size: pair,
+      strides: pair,
+      subsample: pair,
+      nb_row: z.number().optional(),
+      nb_col: z.number().optional(),
+    }),
+  ]),
+})
+
+const poolings: Record<string, string> = { MaxPooling2D: 'maxPool', AveragePooling2D: 'averagePool' }
+/** Layers that leave trained numbers as they are, and a global average, behind which a dense layer is what it is before. */
+const silent =
+  /^(InputLayer|Flatten|Reshape|Dropout|SpatialDropout2D|Gaussian\w+|Random\w+|Rescaling|Normalization|GlobalAveragePooling2D|Lambda|Concatenate)$/
+
+/** A window in words. Of one pixel, padding makes no difference; of stride 1 and odd, the same zeros on both sides are `same`. */
+function windowText(
+  kind: string,
+  size: readonly number[],
+  stride: readonly number[],
+  padding: unknown,
+): string {
+  const half = JSON.stringify(size.map((n) => [n >> 1, n >> 1]))
+  const same = JSON.stringify(padding) === half && stride.every((n) => n === 1)
+  const zeros = typeof padding === 'string' ? padding : same ? 'same' : JSON.stringify(padding)
+  const pixel = [...size, ...stride].every((n) => n === 1)
+  return `${kind} ${size.join('×')} stride ${stride.join('×')}${pixel ? '' : ` ${zeros}`}`
+}
+
+/** The layers of a config, those of models in it where these stand. */
+function describeLayers(value: unknown, epsilons: Record<string, number>): DescribedLayer[] {
+  const parsed = layerConfig.safeParse(value)
+  if (!parsed.success) return []
+  const { class_name: kind, config } = parsed.data
+  const inner = Array.isArray(config) ? config : config.layers
+  if (inner) return inner.flatMap((layer) => describeLayers(layer, epsilons))
+  if (Array.isArray(config)) return []
+  const name = config.name ?? kind
+  const { activation = 'linear', strides, subsample, nb_row: rows = 1, nb_col: columns = 1 } = config
+  const after = activation === 'linear' || activation === null ? [] : [{ name, what: String(activation) }]
+  if (/^Conv(olution)?2D$/.test(kind)) {
+    const { kernel_size: size = [rows, columns], padding = config.border_mode ?? 'valid' } = config
+    const what = windowText('conv2d', size, strides ?? subsample ?? [1, 1], padding)
+    return [{ name, what }, ...after]
+  }
+  if (kind === 'Dense') return [{ name, what: windowText('conv2d', [1, 1], [1, 1], '') }, ...after]
+  if (kind in poolings) {
+    const { pool_size: size = [2, 2], padding = config.border_mode ?? 'valid' } = config
+    return [{ name, what: windowText(poolings[kind], size, strides ?? size, padding) }]
+  }
+  if (kind === 'BatchNormalization') {
+    if (config.epsilon !== undefined) epsilons[name] = config.epsilon
+    return [{ name, what: 'batchNorm' }]
+  }
+  if (kind === 'Activation') return after
+  if (kind === 'ReLU') return [{ name, what: 'relu' }]
+  if (kind === 'Softmax') return [{ name, what: 'softmax' }]
+  return silent.test(kind) ? [] : [{ name, what: kind }]
+}
+
+/** What a config of Keras says of its network; nothing where it is none. */
+export function describe(config: unknown): { described?: Described } {
+  const whole = (config as { model_config?: unknown } | undefined)?.model_config ?? config
+  const epsilons: Record<string, number> = {}
+  const layers = describeLayers(whole, epsilons)
+  // The head makes probabilities of the logits.
+  if (/^(softmax|sigmoid)$/.test(layers.at(-1)?.what ?? '')) layers.pop()
+  return layers.length === 0 ? {} : { described: { layers, epsilons } }
+}
+
+/** Where a described network first differs from a model, in a sentence; undefined where they compute the same. */
+export function difference({ layers }: Described, model: ModelSpec): string | undefined {
+  const theirs = layers.filter(({ what }) => what !== 'batchNorm')
+  const ours = model.layers.flatMap((layer) => {
+    if (layer.kind === 'dropout' || layer.kind === 'globalAveragePool') return []
+    if (layer.kind === 'relu') return ['relu']
+    const size = layer.kind === 'conv2d' ? layer.kernel : layer.size
+    return [windowText(layer.kind, size, layer.stride, layer.padding)]
+  })
+  const at = Array.from({ length: Math.max(ours.length, theirs.length) }, (_, i) => i).find(
+    (i) => theirs[i]?.what !== ours[i],
+  )
+  if (at === undefined) return undefined
+  const has = theirs[at] ? `${theirs[at].what} (${theirs[at].name})` : 'nothing more'
+  return `the file describes another network than ${model.name}: ${has} where that has ${ours[at] ?? 'nothing more'}`
 }

@@ -23,9 +23,9 @@ export function announce(opening: Opening, report: Report): void {
   const { config, model, initial, url } = opening
   reportStart(opening, report)
   if (config.init !== undefined && initial.from) {
-    const { format, sha256, table } = initial.from
+    const { format, sha256, table, notes } = initial.from
     const layers = table.map(({ layer, shape, from }) => ({ layer, shape, from: from?.layer ?? null }))
-    report({ event: 'initialised', file: config.init, format, sha256, layers })
+    report({ event: 'initialised', file: config.init, format, sha256, layers, notes })
   }
   const trained = trainedLayout(model).size
   const of = parameterLayout(model).size

@@ -3,9 +3,11 @@ import { ConvoyError } from '@convoy/errors'
 import { normaliseFilters } from '@convoy/optim'
 import { copyChannels, initialise, parameterLayout, whitenFirst, type ModelSpec } from '@convoy/model'
 import {
+  difference,
   encodeSafetensors,
   matchWeights,
   requireFinite,
+  withPaddingOf,
   networkSpec,
   readWeights,
   type Placement,
@@ -30,6 +32,7 @@ export function checkpointWeights(checkpoint: Checkpoint, file: string): Weights
   const tensor = ({ name, shape, offset, size }: (typeof views)[number]) => ({
     name,
     shape,
+    kind: 'float32',
     values: checkpoint.parameters.slice(offset, offset + size),
   })
   const layers = views.flatMap((view, i) =>
@@ -48,14 +51,21 @@ export async function readAnyWeights(file: string): Promise<WeightsFile> {
 
 /** What a run starts from. */
 export interface Initial {
+  /** The model, padded as the network that the weights come from. */
+  readonly model: ModelSpec
   readonly parameters: Float32Array
   /** Where weights were given: where they come from, and the SHA-256 of what the run starts from. */
   readonly from?: {
     readonly format: string
     readonly table: readonly Placement[]
+    /** What was done to the weights, in sentences. */
+    readonly notes: readonly string[]
     readonly sha256: string
   }
 }
+
+/** What is said where a model is padded otherwise than usual. */
+const PADDED = "padded as in PyTorch: as many zeros before as after, where 'same' has the odd one after"
 
 /** The weights that a run started from, kept beside it so that it can go on without the file. */
 const KEPT = 'init.safetensors'
@@ -109,23 +119,28 @@ async function draw(
  */
 export async function initialParameters(
   config: TrainingConfig,
-  model: ModelSpec,
+  built: ModelSpec,
   prepared: Prepared,
   size: number,
   directory: string,
 ): Promise<Initial> {
   const { init } = config
-  const drawn = await draw(config, model, prepared, size)
-  if (init === undefined) return { parameters: drawn }
+  const drawn = await draw(config, built, prepared, size)
+  if (init === undefined) return { model: built, parameters: drawn }
   const kept = path.join(directory, KEPT)
   // A run goes on also where the file is gone.
   const source = !(await exists(init)) && (await exists(kept)) ? kept : init
   const file = await readAnyWeights(source)
-  const { parameters, table, anew } = matchWeights(file, model, { newHead: true })
+  // What a run has been padded like stays, also where it began before Convoy knew of other paddings.
+  const model = withPaddingOf((await exists(kept)) ? await readAnyWeights(kept) : file, built)
+  const { parameters, table, anew, notes } = matchWeights(file, model, { newHead: true })
   requireFinite(parameters, model, source)
   for (const { offset, size } of anew) parameters.set(drawn.subarray(offset, offset + size), offset)
   // Another file under the name of this run is for the run to refuse.
   if (!(await exists(kept)))
     await writeDurably(kept, encodeSafetensors(parameterLayout(model), parameters, { model }))
-  return { parameters, from: { format: file.format, table, sha256: parametersSha256(parameters) } }
+  const other = file.network || !file.described ? undefined : difference(file.described, model)
+  const said = [...(model === built ? [] : [PADDED]), ...notes, ...(other === undefined ? [] : [other])]
+  const sha256 = parametersSha256(parameters)
+  return { model, parameters, from: { format: file.format, table, notes: said, sha256 } }
 }

@@ -36,12 +36,13 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
     progress: (text) => listen({ event: 'preparing', text }),
   })
   const { dataset, preprocessing } = prepared
-  const model = modelFor(config, dataset)
-  const folder = await makeFolder(config, model.name)
+  const built = modelFor(config, dataset)
+  const folder = await makeFolder(config, built.name)
   const { name, directory } = folder
   const initial = await initialParameters(
-    ...[settings, model, prepared, sizes.at(0).size ?? dataset.shape[0], directory],
+    ...[settings, built, prepared, sizes.at(0).size ?? dataset.shape[0], directory],
   ).catch(folder.giveUp)
+  const { model } = initial
   const identity = identityOf(settings, dataset, initial.from?.sha256)
   const past = await readPast(directory, model)
 
