@@ -2,6 +2,8 @@ import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { optionGroups } from '../apps/cli/src/schemas.ts'
+import { flagOf } from '../apps/cli/src/options.ts'
 import { root } from './convoy.ts'
 
 /** Commands of other programs that the guides call, to the end of the code or the line. */
@@ -9,8 +11,12 @@ const foreign = /\b(npx|tensorboard|kubectl|docker|podman|nsys) [^`|\n]*/g
 /** Variables that are no option: where data are kept, which library is loaded. */
 const variables = ['CONVOY_CACHE', 'CONVOY_CUDA', 'CONVOY_KERAS_PYTHON', 'CONVOY_ONEDNN']
 
-const help = (...command: string[]) =>
-  execFileSync(path.join(root, 'convoy'), [...command, '--help'], { encoding: 'utf8' })
+const help = (...command: string[]): string => {
+  const ask = (...more: string[]) =>
+    execFileSync(path.join(root, 'convoy'), [...command, '--help', ...more], { encoding: 'utf8' })
+  const text = ask()
+  return text.includes('--help all') ? ask('all') : text
+}
 /** The commands that a help text lists. */
 const subcommands = (text: string) =>
   [...(text.split('\nCommands:\n')[1] ?? '').matchAll(/^ {2}(\w+)/gm)]
@@ -56,6 +62,17 @@ describe('the documents', () => {
     const links = [...text.matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)].map(([, link]) => link)
     for (const link of links)
       expect(() => readFileSync(path.join(root, path.dirname(name), link))).not.toThrow(/ENOENT/)
+  })
+
+  it('docs/guides/options.md has the groups of --help, with the same options in the same order', () => {
+    const rows = [...read('docs/guides/options.md').matchAll(/^\| `(\w+)` +\| (.*?) +\| (.*?) +\|$/gm)]
+    expect(rows.map(([, name, title, all]) => [name, title, flagsIn(all)])).toEqual(
+      Object.entries(optionGroups).map(([name, { title, keys }]) => [
+        name,
+        title,
+        keys.map((key) => `--${flagOf(key)}`),
+      ]),
+    )
   })
 
   it.each(documents)('%s gives commands only flags that they take', (name) => {

@@ -44,6 +44,8 @@ async function buildAll(outdir) {
   await buildPage({
     configFile: false,
     root: path.join(root, 'apps', 'dashboard'),
+    // Relative, so that the page can stand behind a path prefix of a proxy.
+    base: './',
     logLevel: 'warn',
     build: {
       outDir: path.join(outdir, 'dashboard'),

@@ -37,12 +37,12 @@ function expectation({ options, expected: { work, accuracy, minutes } }: Recipe)
   return [`${epochs} epochs, the work of ${work} at full size`, ...measured, ...rest].join('; ')
 }
 
-const recipeHelp = Object.entries<Recipe>(recipes)
+const recipeHelp = `\nRecipes:\n${Object.entries<Recipe>(recipes)
   .map(
     ([name, recipe]) =>
       `  ${name.padEnd(8)} ${recipe.description}\n  ${' '.repeat(8)} ${expectation(recipe)}`,
   )
-  .join('\n')
+  .join('\n')}\n`
 
 const program = new Command('convoy')
   .version(manifest.version, '--version', 'show the version')
@@ -78,9 +78,9 @@ addOptions(
   command('train', 'train on this machine: a coordinator and its workers in one command')
     .option('--recipe <NAME>', `options that belong together: ${Object.keys(recipes).join(', ')}`)
     .option('--config <FILE>', 'JSON file of options, by their names in camelCase')
-    .option('--resume', 'go on with the newest run that is not finished')
-    .addHelpText('after', `\nRecipes:\n${recipeHelp}`),
+    .option('--resume', 'go on with the newest run that is not finished'),
   trainSchema.extend(logSchema.shape),
+  recipeHelp,
 ).action(async (options: Common & Record<string, unknown>) => {
   const set = given(options, [trainSchema, logSchema])
   await startLog(options, set)
@@ -91,9 +91,9 @@ addOptions(
 addOptions(
   command('coordinator', 'the coordinator alone: listens, and waits for workers')
     .option('--recipe <NAME>', `options that belong together: ${Object.keys(recipes).join(', ')}`)
-    .option('--config <FILE>', 'JSON file of options')
-    .addHelpText('after', `\nRecipes:\n${recipeHelp}`),
+    .option('--config <FILE>', 'JSON file of options'),
   coordinatorSchema.extend(logSchema.shape),
+  recipeHelp,
 ).action(async (options: Common & Record<string, unknown>) => {
   const set = given(options, [coordinatorSchema, logSchema])
   await startLog(options, set)

@@ -2,6 +2,7 @@ import { ConvoyError } from '@convoy/errors'
 import { Option, type Command } from 'commander'
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
+import { groupHelp, inOrder } from './help.ts'
 
 /**
  * One schema, three ways to set an option: a flag (`--batch-size`), an environment variable (`CONVOY_BATCH_SIZE`) and a
@@ -37,9 +38,11 @@ function unwrap(schema: z.ZodType): { core: z.ZodType; fallback: unknown } {
   return { core, fallback }
 }
 
-/** Adds a flag for each key of the schema to a command, with its unit, default and variable in the help. */
-export function addOptions(command: Command, schema: z.ZodObject<Shape>): Command {
-  for (const [key, field] of Object.entries(schema.shape)) {
+/** Adds a flag for each key of the schema to a command, with its unit, default and variable in the help; see `groupHelp`. */
+export function addOptions(command: Command, schema: z.ZodObject<Shape>, recipes?: string): Command {
+  const shown = new Map<string, Option>()
+  for (const key of inOrder(Object.keys(schema.shape))) {
+    const field = schema.shape[key]
     const { description = '', unit = 'VALUE' } = (field.meta() ?? {}) as Meta
     const { core, fallback } = unwrap(field)
     const flag = flagOf(key)
@@ -49,12 +52,14 @@ export function addOptions(command: Command, schema: z.ZodObject<Shape>): Comman
       variableOf(key),
     ].join(', ')
     if (core instanceof z.ZodBoolean) {
-      command.addOption(new Option(`--${flag}`, `${description} [${notes}]`))
+      shown.set(key, new Option(`--${flag}`, `${description} [${notes}]`))
       command.addOption(new Option(`--no-${flag}`).hideHelp())
     } else {
-      command.addOption(new Option(`--${flag} <${unit}>`, `${description}${choices} [${notes}]`))
+      shown.set(key, new Option(`--${flag} <${unit}>`, `${description}${choices} [${notes}]`))
     }
+    command.addOption(shown.get(key)!)
   }
+  groupHelp(command, shown, recipes)
   return command
 }
 

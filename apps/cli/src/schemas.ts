@@ -35,3 +35,66 @@ export const trainSchema = z.object({
     }),
 })
 export const evaluateSchema = z.object({ ...localSchema.shape, ...engineSchema.shape, ...dataSchema.shape })
+
+/**
+ * What options are for: every key of every schema is in one group, for help, docs and whoever else shows them. Most used
+ * first, groups and keys alike; the first `often` keys are explained by a plain `--help`.
+ */
+export const optionGroups = {
+  recipe: {
+    title: 'how long, in which steps, and when to stop',
+    often: 4,
+    keys: [
+      ...['epochs', 'batchSize', 'until', 'seed', 'steps', 'evaluateEvery', 'sizes', 'resize', 'microBatch'],
+      ...['onDivergence', 'deadAfter'],
+    ],
+  },
+  data: {
+    title: 'which images, and what is made of them',
+    often: 3,
+    keys: [
+      ...['data', 'limitTrain', 'flip', 'shift', 'cutout', 'alternatingFlip', 'preprocessing', 'imageSize'],
+      ...['limitTest', 'holdOut'],
+    ],
+  },
+  network: {
+    title: 'layers, and what they start from',
+    often: 3,
+    keys: [
+      ...['model', 'width', 'init', 'freeze', 'dropout', 'inputDropout', 'head', 'initialisation'],
+      ...['identityStart', 'whitenedStart'],
+    ],
+  },
+  optimizer: {
+    title: 'how the parameters follow the gradient',
+    often: 3,
+    keys: [
+      ...['learningRate', 'schedule', 'optimizer', 'momentum', 'nesterov', 'weightDecay', 'labelSmoothing'],
+      ...['clipNorm', 'warmup', 'endRate', 'milestones', 'decay', 'c1', 'c2', 'biasRate', 'headRate'],
+      'parametrisation',
+    ],
+  },
+  cluster: {
+    title: 'workers, and what they compute with',
+    often: 3,
+    keys: [
+      ...['workers', 'engine', 'precision', 'gpu', 'device', 'threads', 'reproducible', 'verify', 'wire'],
+      ...['wireLeaves', 'worth', 'workerName', 'grace', 'giveUpAfter', 'stay'],
+    ],
+  },
+  files: {
+    title: 'what is kept, and where',
+    often: 2,
+    keys: [
+      ...['name', 'runs', 'checkpointEvery', 'keepCheckpoints', 'tensorboard', 'ledger', 'log', 'cache'],
+      'healthFile',
+    ],
+  },
+  address: {
+    title: 'where the coordinator listens, and who may come',
+    often: 2,
+    keys: ['port', 'host', 'coordinator', 'token', 'tlsCert', 'tlsKey', 'tlsCa'],
+  },
+} as const satisfies Record<string, { title: string; often: number; keys: readonly string[] }>
+
+export type OptionGroup = keyof typeof optionGroups

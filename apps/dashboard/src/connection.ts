@@ -14,7 +14,7 @@ export class Connection {
   state: LinkState = 'connecting'
   /** The run that the coordinator trains. */
   run = ''
-  /** Why a token is asked for. */
+  /** Why a token is asked for, or what the coordinator says of why there is no connection. */
   reason = ''
   /** Called on every change of `state`. */
   onstate: () => void = () => {}
@@ -42,16 +42,22 @@ export class Connection {
   }
 
   set token(token: string) {
-    sessionStorage.setItem(TOKEN, token)
+    // Copied from a file, it ends with a line.
+    sessionStorage.setItem(TOKEN, token.trim())
     this.connect()
   }
 
   connect(): void {
     clearTimeout(this.#retry)
     this.#socket?.close()
-    const socket = new WebSocket(`${location.protocol.replace('http', 'ws')}//${location.host}/live`)
+    // Relative to the page, which may be behind a path prefix of a proxy.
+    const address = new URL('live', location.href)
+    address.protocol = address.protocol.replace('http', 'ws')
+    let opened = false
+    const socket = new WebSocket(address)
     this.#socket = socket
     socket.onopen = () => {
+      opened = true
       const { token } = this
       socket.send(JSON.stringify(token === null ? { kind: 'hello' } : { kind: 'hello', token }))
     }
@@ -65,6 +71,8 @@ export class Connection {
       if (this.state === 'token') return
       this.#retry = setTimeout(() => this.connect(), this.#wait)
       this.#wait = Math.min(LATEST, 1.5 * this.#wait)
+      if (opened) this.reason = ''
+      else void this.#askWhy(socket)
       this.#to('lost')
     }
   }
@@ -124,6 +132,16 @@ export class Connection {
       default:
         message satisfies never
     }
+  }
+
+  /** A browser does not tell why a WebSocket was refused; the coordinator tells whoever asks there without one. */
+  async #askWhy(socket: WebSocket): Promise<void> {
+    const told = await fetch('live', { method: 'POST' })
+      .then((answer) => answer.json() as Promise<{ message?: unknown; remedy?: unknown }>)
+      .catch(() => undefined)
+    if (socket !== this.#socket || this.state !== 'lost') return
+    this.reason = typeof told?.message === 'string' ? `${told.message}. ${String(told.remedy)}` : ''
+    this.#to('lost')
   }
 
   #to(state: LinkState): void {

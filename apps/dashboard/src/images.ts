@@ -17,7 +17,7 @@ export async function decodeImage(connection: Connection, file: File, side: numb
       'Give an image of at most 20 MB.',
     )
   }
-  const address = `/image?side=${side}&name=${encodeURIComponent(file.name.slice(0, 100))}`
+  const address = `image?side=${side}&name=${encodeURIComponent(file.name.slice(0, 100))}`
   const answer = await ask(connection, address, { method: 'POST', body: file })
   return new Uint8Array(await answer.arrayBuffer())
 }

@@ -97,7 +97,7 @@ connection.onstate = () => {
   const lost = over
     ? 'The run is over and its coordinator has ended; this is the last that it said.'
     : 'The coordinator does not answer; the page goes on when it does.'
-  setText(banner, state === 'lost' ? lost : '')
+  setText(banner, state === 'lost' ? connection.reason || lost : '')
   if (state === 'token') askToken()
   if (state !== 'open') return
   if (view && main.contains(view.element)) view.refresh()

@@ -53,7 +53,7 @@ export class TrainingView implements View {
   readonly #phase = el('span', { class: 'phase' })
   readonly #progress = el('progress', { max: 1, 'aria-label': 'Progress of the run' })
   readonly #progressText = el('span', {})
-  readonly #weights = el('a', { class: 'button', href: '/weights', download: true, hidden: true })
+  readonly #weights = el('a', { class: 'button', href: 'weights', download: true, hidden: true })
   readonly #verdict = el('section', { class: 'card verdict', 'aria-label': 'Verdict' })
   readonly #tiles = new Map<string, HTMLElement>()
   readonly #rangeSelect: HTMLSelectElement
@@ -293,7 +293,7 @@ export class TrainingView implements View {
     for (const [key, text] of Object.entries(figures)) setText(this.#tiles.get(key)!, text)
     this.#weights.hidden = status.checkpoint === null
     setText(this.#weights, `Download weights (step ${format.whole(status.checkpoint)})`)
-    this.#weights.href = `/weights?run=${encodeURIComponent(history.run)}`
+    this.#weights.href = `weights?run=${encodeURIComponent(history.run)}`
     this.#showVerdict(status.verdict)
     this.#showTitle(history, status)
   }

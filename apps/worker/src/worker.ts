@@ -154,6 +154,8 @@ export class Worker {
         maxPayload: LARGEST_FRAME,
         generateMask: noMask,
         handshakeTimeout: 10_000,
+        // A proxy sends /convoy on to /convoy/; ws shows no other host the token.
+        followRedirects: true,
         headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
       })
       this.#socket = socket

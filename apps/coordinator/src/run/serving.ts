@@ -1,7 +1,7 @@
 import { trainedLayout } from '@convoy/model'
 import type { Cluster } from '../cluster/index.ts'
 import type { CoordinatorConfig } from '../config.ts'
-import { CoordinatorServer, isLoopback, type Page } from '../server/index.ts'
+import { CoordinatorServer, type Page } from '../server/index.ts'
 import type { Training } from '../training/index.ts'
 import { Dashboard, Metrics, type History } from '../watching/index.ts'
 import type { Admission } from './admission.ts'
@@ -28,8 +28,8 @@ export class Serving {
     const { run, model } = admission.subject
     const metrics = new Metrics({ cluster, workersWanted: () => training.workersWanted })
     const refused = metrics.refused.bind(metrics)
-    const token = isLoopback(config.host) ? undefined : config.token
-    const dashboard = new Dashboard({ run, runs: config.runs, history, cluster, token, refused })
+    const { token, runs } = config
+    const dashboard = new Dashboard({ run, runs, history, cluster, token, refused })
     listeners.count(metrics)
     listeners.add(dashboard)
     this.#metrics = metrics

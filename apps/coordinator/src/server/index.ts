@@ -1,3 +1,3 @@
 export type { Hello, Page, Welcome } from './hall.ts'
-export { Budget, dismiss, HANDSHAKE, hangUp } from './limits.ts'
-export { CoordinatorServer, isLoopback } from './server.ts'
+export { Budget, dismiss, HANDSHAKE, hangUp, noWebSocket } from './limits.ts'
+export { CoordinatorServer } from './server.ts'

@@ -71,6 +71,15 @@ export function dismiss(socket: Duplex, status: string, error: ConvoyError): voi
   )
 }
 
+/** What a WebSocket's request is told that arrived as a plain one. */
+export function noWebSocket(): ConvoyError {
+  return new ConvoyError(
+    'E_HTTP',
+    'a proxy in between does not pass WebSockets on',
+    'Have it pass on the headers Upgrade and Connection (nginx: proxy_http_version 1.1, proxy_set_header).',
+  )
+}
+
 /** Closes a WebSocket, whether the peer answers or not. */
 export function hangUp(socket: WebSocket, code: number): void {
   socket.close(code)

@@ -2,7 +2,12 @@ import { ConvoyError, type ErrorCode } from '@convoy/errors'
 import { HEARTBEAT, socketOptions } from '@convoy/protocol'
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { createServer as createHttpServer, type IncomingMessage, type Server } from 'node:http'
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import { isIPv6, type AddressInfo, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -18,13 +23,14 @@ import {
   MAX_HTTP_HEADERS,
   MAX_PENDING,
   mostChunks,
+  noWebSocket,
 } from './limits.ts'
 
 /** Bytes that a message may have beyond its payload. */
 const MARGIN = 1 << 16
 
 /** Whether an address is reachable from this machine only. */
-export function isLoopback(host: string): boolean {
+function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127\./.test(host)
 }
 
@@ -93,7 +99,7 @@ export class CoordinatorServer {
       this.#refuse(socket, '400 Bad Request', 'E_HTTP', error.message)
     })
     this.#http.on('request', (request, response) => {
-      if (this.#hall.dashboard?.serve(request, response)) return
+      if (this.#withoutUpgrade(request, response) || this.#hall.dashboard?.serve(request, response)) return
       void Promise.resolve(this.#hall.page(pathOf(request))).then((page) => {
         response.writeHead(page?.status ?? 404, { 'content-type': page?.type ?? 'text/plain' })
         response.end(page?.body ?? 'There is nothing here.\n')
@@ -102,6 +108,16 @@ export class CoordinatorServer {
     this.#http.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) =>
       this.#upgrade(request, socket, head),
     )
+  }
+
+  /** Answers a WebSocket's request that a proxy made a plain one of; false where it is none. */
+  #withoutUpgrade({ headers }: IncomingMessage, response: ServerResponse): boolean {
+    if (headers['sec-websocket-key'] === undefined) return false
+    this.#refused('E_HTTP')
+    const { code, message, remedy } = noWebSocket()
+    response.writeHead(426, { 'content-type': 'application/json', upgrade: 'websocket', connection: 'close' })
+    response.end(JSON.stringify({ code, message, remedy }))
+    return true
   }
 
   /** Makes a WebSocket of a request: a page's, or a worker's that shows the token. */

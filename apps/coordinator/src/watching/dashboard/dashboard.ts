@@ -11,7 +11,7 @@ import { z } from 'zod'
 import { ConvoyError, type ErrorCode } from '@convoy/errors'
 import type { Cluster } from '../../cluster/index.ts'
 import type { RunEvent } from '../../events.ts'
-import { dismiss, hangUp, HANDSHAKE } from '../../server/index.ts'
+import { dismiss, hangUp, HANDSHAKE, noWebSocket } from '../../server/index.ts'
 import { Archive } from './archive.ts'
 import { Assets, securityHeaders } from './assets.ts'
 import { Curves } from './curves.ts'
@@ -30,7 +30,9 @@ const [OFTEN, SELDOM] = [2, 12]
 const BUCKETS = 8
 /** Ticks between two points of the workers' speeds, and two pings. */
 const SPEEDS_EVERY = 2
-const PING_EVERY = 15
+const PING_EVERY = 5
+/** Pings without an answer after which a page is taken for gone. */
+const UNANSWERED = 4
 /** Pages at once. */
 const MAX_PAGES = 64
 /** Bytes that wait for a slow page before it misses updates. */
@@ -56,7 +58,7 @@ export interface DashboardOptions {
   readonly runs: string
   readonly history: History
   readonly cluster: Cluster
-  /** What a page must show; undefined on loopback. */
+  /** What a page must show; undefined where anyone on this machine may look. */
   readonly token: string | undefined
   /** Hears of every page that is refused. */
   refused(code: ErrorCode): void
@@ -79,7 +81,7 @@ export class Dashboard {
     maxPayload: 1 << 14,
     perMessageDeflate: false,
   })
-  readonly #pages = new Map<WebSocket, { alive: boolean }>()
+  readonly #pages = new Map<WebSocket, { unanswered: number }>()
   readonly #ticker: NodeJS.Timeout
   #ticks = 0
   /** What happened since the last update. */
@@ -116,6 +118,17 @@ export class Dashboard {
   serve(request: IncomingMessage, response: ServerResponse): boolean {
     const url = parseUrl(request)
     if (!url) return false
+    if (url.pathname === '/live') {
+      // Asked for without a WebSocket: by a page whose WebSocket was refused, or by a proxy that made a plain request of it.
+      const error = this.#refusal(request) ?? noWebSocket()
+      response.writeHead(error.code === 'E_HTTP' ? 403 : 503, {
+        ...securityHeaders,
+        'content-type': 'application/json',
+      })
+      const { code, message, remedy } = error
+      response.end(JSON.stringify({ code, message, remedy }))
+      return true
+    }
     if (request.method === 'POST' && url.pathname === '/image') {
       if (this.#may(request)) void serveImage(url, request, response)
       else refuse(response)
@@ -131,13 +144,11 @@ export class Dashboard {
 
   /** Takes a page's WebSocket. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    const refuse = (code: ErrorCode, message: string) => {
-      this.#options.refused(code)
-      const remedy = 'Open the page at the address that the coordinator names, and close others.'
-      dismiss(socket, '403 Forbidden', new ConvoyError(code, message, remedy))
+    const refusal = this.#refusal(request)
+    if (refusal) {
+      this.#options.refused(refusal.code)
+      return dismiss(socket, '403 Forbidden', refusal)
     }
-    if (!this.#ownPage(request)) return refuse('E_HTTP', 'another page asks for what is this one’s')
-    if (this.#sockets.clients.size >= MAX_PAGES) return refuse('E_BUSY', `${MAX_PAGES} pages are open`)
     this.#sockets.handleUpgrade(request, socket, head, (webSocket) => this.#greet(webSocket))
   }
 
@@ -150,14 +161,29 @@ export class Dashboard {
     }
   }
 
+  /** Why a page's WebSocket is not taken, if it is not. */
+  #refusal(request: IncomingMessage): ConvoyError | undefined {
+    if (!this.#ownPage(request)) {
+      return new ConvoyError(
+        'E_HTTP',
+        'without a token, the page may only be opened at an address of this machine, such as http://localhost',
+        'For a proxy or another name, start the coordinator with --token TEXT, which the page then asks for.',
+      )
+    }
+    if (this.#sockets.clients.size < MAX_PAGES) return undefined
+    return new ConvoyError('E_BUSY', `${MAX_PAGES} pages are open`, 'Close others.')
+  }
+
   /**
-   * Whether a request comes from our own page and no other: browsers let any page open a WebSocket anywhere. Without
-   * a token, the name that it was reached by must also be this machine's: a foreign name may be pointed at loopback.
+   * Whether a request may come from our own page and no other: browsers let any page open a WebSocket anywhere. A token
+   * tells our page from others, whatever a proxy made of the names. Without one, the page and the name that it was reached
+   * by must be this machine's: a foreign name may be pointed at loopback.
    */
   #ownPage(request: IncomingMessage): boolean {
+    if (this.#token !== undefined) return true
     const { host = '', origin } = request.headers
     if (origin !== undefined && origin.replace(/^https?:\/\//, '') !== host) return false
-    return this.#token !== undefined || /^(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$/.test(host)
+    return /^(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$/.test(host)
   }
 
   #shows(token: string | undefined): boolean {
@@ -210,7 +236,7 @@ export class Dashboard {
     })
     socket.on('pong', () => {
       const page = this.#pages.get(socket)
-      if (page) page.alive = true
+      if (page) page.unanswered = 0
     })
     socket.on('message', (data: Buffer) => {
       const message = readPageMessage(data)
@@ -236,7 +262,7 @@ export class Dashboard {
       return hangUp(socket, 1008)
     }
     this.#update()
-    this.#pages.set(socket, { alive: true })
+    this.#pages.set(socket, { unanswered: 0 })
     say(socket, { kind: 'welcome', build: this.#assets.build, run: this.#options.run })
   }
 
@@ -285,9 +311,8 @@ export class Dashboard {
     if (this.#notes.length > 0 || now - this.#toldAt > pace - TICK / 2) this.#update()
     if (ticks % PING_EVERY === 0) {
       for (const [socket, page] of this.#pages) {
-        if (!page.alive) socket.terminate()
-        page.alive = false
-        socket.ping()
+        if (++page.unanswered > UNANSWERED) socket.terminate()
+        else socket.ping()
       }
     }
   }

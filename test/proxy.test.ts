@@ -1,0 +1,56 @@
+import { afterAll, describe, expect, it } from 'vitest'
+import { Convoy, scratch } from './convoy.ts'
+import { Proxy } from './proxy.ts'
+
+const { folder, remove } = scratch()
+afterAll(remove)
+const closing: (() => void)[] = []
+afterAll(() => closing.forEach((close) => close()))
+
+const small = [
+  '--data',
+  'synthetic',
+  '--limit-train',
+  '100',
+  '--limit-test',
+  '20',
+  '--width',
+  '0.125',
+  '--epochs',
+  '2',
+]
+
+/** A coordinator and the port that it listens on. */
+async function coordinator(...more: string[]): Promise<{ run: Convoy; port: number }> {
+  const run = new Convoy(['coordinator', ...small, '--runs', folder, '--port', '0', '--json', ...more])
+  closing.push(() => run.child.kill('SIGKILL'))
+  const { url } = await run.until((one) => one.event('listening'))
+  return { run, port: Number(new URL(url as string).port) }
+}
+
+function worker(url: string, ...more: string[]): Convoy {
+  const run = new Convoy(['worker', '--coordinator', url, ...more])
+  closing.push(() => run.child.kill('SIGKILL'))
+  return run
+}
+
+describe('a worker behind a proxy', () => {
+  it.each(['/convoy', '/convoy/'])('reaches a coordinator at the path %s', async (path) => {
+    const token = ['--token', 'a-secret-token']
+    const { run, port } = await coordinator('--name', `path${path.length}`, ...token)
+    const proxy = new Proxy(port, { prefix: '/convoy' })
+    closing.push(() => proxy.close())
+    const other = worker(`ws://127.0.0.1:${await proxy.listen()}${path}`, ...token)
+    expect((await run.done())['finished']).toBe(true)
+    expect(await other.ended).toBe(0)
+  })
+
+  it('says so where the proxy passes no WebSockets on', async () => {
+    const { port } = await coordinator('--name', 'plain')
+    const proxy = new Proxy(port, { plainOnly: true })
+    closing.push(() => proxy.close())
+    const other = worker(`ws://127.0.0.1:${await proxy.listen()}`)
+    expect(await other.ended).toBe(1)
+    expect(other.text).toMatch(/E_HTTP: a proxy in between does not pass WebSockets on/)
+  })
+})
