@@ -28,11 +28,14 @@ export async function showData(
     const list = (values: readonly number[]) => values.map((value) => value.toFixed(4)).join(' ')
     display.say(`mean         ${list(description.mean)}`)
     display.say(`deviation    ${list(description.deviation)}`)
+    display.say('classes      in the order of their numbers; images to train / to test')
     dataset.classes.forEach((label, i) =>
       display.say(
-        `  ${label.padEnd(16)} ${grouped(description.trainCounts[i])} / ${grouped(description.testCounts[i])}`,
+        `  ${`${i} ${JSON.stringify(label)}`.padEnd(20)} ${grouped(description.trainCounts[i])} / ${grouped(description.testCounts[i])}`,
       ),
     )
+    if (description.skipped.length > 0) display.say('left out, since they cannot be decoded:')
+    for (const line of description.skipped) display.say(`  ${line}`)
   } else
     display.say(
       `ready        ./convoy train --data ${dataset.name === 'synthetic' ? 'synthetic' : String(given.flags['data'] ?? 'auto')}`,

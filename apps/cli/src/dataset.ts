@@ -12,6 +12,7 @@ export async function loadData(values: Record<string, unknown>, display: Display
     warn: (text) => display.say(`warning    ${text}`),
     ...(config.cache === undefined ? {} : { cacheDirectory: config.cache }),
     ...(config.limitTrain === undefined ? {} : { limitTrain: config.limitTrain }),
+    ...(config.skipUnreadable === undefined ? {} : { skipUnreadable: config.skipUnreadable }),
     ...(config.holdOut === undefined ? {} : { holdOut: config.holdOut }),
     ...(config.limitTest === undefined ? {} : { limitTest: config.limitTest }),
   })
@@ -20,6 +21,7 @@ export async function loadData(values: Record<string, unknown>, display: Display
 const dataKeys = {
   data: true,
   holdOut: true,
+  skipUnreadable: true,
   limitTrain: true,
   limitTest: true,
   imageSize: true,

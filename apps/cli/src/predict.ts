@@ -1,4 +1,4 @@
-import { decodeImage, ImageFiller, isImageName } from '@convoy/data'
+import { decodeImage, ImageFiller, isHidden, isImageName } from '@convoy/data'
 import { PREDICT_BATCH } from '@convoy/engine'
 import { createEngine } from '@convoy/engines'
 import { asConvoyError, ConvoyError } from '@convoy/errors'
@@ -33,7 +33,7 @@ async function imagesOf(paths: readonly string[]): Promise<string[]> {
     if (!found.isDirectory()) files.push(given)
     else {
       const inside = await readdir(given, { recursive: true })
-      const images = inside.filter((name) => isImageName(name)).sort()
+      const images = inside.filter((name) => isImageName(name) && !name.split(path.sep).some(isHidden)).sort()
       if (images.length === 0) {
         throw new ConvoyError(
           'E_DATA_NOT_FOUND',

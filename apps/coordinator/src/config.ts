@@ -187,13 +187,18 @@ export const trainingSchema = z.object({
 /** Which images. */
 export const dataSchema = z.object({
   data: z.string().default('auto').meta({
-    description: 'auto, cifar10, synthetic, or a folder or archive of images or .bin batches',
+    description:
+      'auto, cifar10, synthetic, or a folder or archive (.tar, .tar.gz, .zip) of images or of .bin files of CIFAR-10 or CIFAR-100',
     unit: 'SOURCE',
   }),
   limitTrain: z.int().min(1).optional().meta({ description: 'use only so many training images', unit: 'N' }),
   holdOut: z.int().min(1).optional().meta({
-    description: 'keep so many training images aside as the test set, to tune on',
+    description:
+      'keep so many training images aside as the test set, drawn class by class: to tune on, or where there is no test set',
     unit: 'N',
+  }),
+  skipUnreadable: z.boolean().optional().meta({
+    description: 'leave out images that cannot be decoded, and list them, rather than refuse the data set',
   }),
   limitTest: z.int().min(1).optional().meta({ description: 'use only so many test images', unit: 'N' }),
   imageSize: z

@@ -1,50 +1,54 @@
 import { ConvoyError } from '@convoy/errors'
-import type { ReadEntry } from 'tar'
+import { open } from 'node:fs/promises'
+import type { Source } from './source.ts'
+import { openTar } from './tar.ts'
+import { openZip } from './zip.ts'
 
-/** A file of an archive or folder: its path within, with `/`, and how to read it. */
-export interface SourceFile {
-  readonly path: string
-  readonly bytes: Buffer
-}
+/** What archives are called. */
+export const ARCHIVE = /\.(tar|tar\.gz|tgz|zip|tar\.xz|txz|tar\.bz2|tbz2?|tar\.zst|7z|rar)$/i
 
-/**
- * All files of a .tar, .tar.gz or .tgz that `wanted` says yes to, in the archive's order. Throws E_DATA_TRUNCATED where it
- * ends too early, E_DATA_FORMAT where it is no archive.
- */
-export async function readArchive(file: string, wanted: (path: string) => boolean): Promise<SourceFile[]> {
-  const files: SourceFile[] = []
-  let entries = 0
-  // Not before it is needed: a worker that joins has no archive to read, and should cost its neighbours nothing.
-  const { list } = await import('tar')
-  try {
-    await list({
-      file,
-      strict: true,
-      onReadEntry: (entry: ReadEntry) => {
-        entries++
-        if (entry.type !== 'File' || !wanted(entry.path)) return entry.resume()
-        const parts: Buffer[] = []
-        entry.on('data', (part: Buffer) => parts.push(part))
-        entry.on('end', () =>
-          files.push({ path: entry.path.replace(/^\.\//, ''), bytes: Buffer.concat(parts) }),
-        )
-      },
-    })
-  } catch (error) {
-    const { message, code } = error as NodeJS.ErrnoException
-    const cut = /unexpected end|truncated|aborted/i.test(message) || code === 'Z_BUF_ERROR'
+/** Archives that are not read, by their first bytes in hexadecimal, and what unpacks them. */
+const OTHERS: readonly (readonly [RegExp, string, string])[] = [
+  [/^fd377a585a00/, '.xz', 'tar xf'],
+  [/^28b52ffd/, '.zst', 'tar xf'],
+  [/^425a68/, '.bz2', 'tar xf'],
+  [/^377abcaf271c/, '.7z', '7z x'],
+  [/^526172211a07/, '.rar', 'unrar x'],
+]
+
+/** Tells an archive by how it begins, whatever its name. Throws E_DATA_FORMAT where it is none that is read. */
+export async function archiveKind(file: string): Promise<'zip' | 'tar'> {
+  const start = Buffer.alloc(512)
+  await using handle = await open(file).catch((error: Error) => {
     throw new ConvoyError(
-      cut ? 'E_DATA_TRUNCATED' : 'E_DATA_FORMAT',
-      cut ? `${file} ends too early: ${message}` : `${file} cannot be read as an archive: ${message}`,
-      'Fetch or make the archive again.',
-      { cause: error },
+      'E_DATA_NOT_FOUND',
+      `${file} cannot be read: ${error.message}`,
+      'Check who may read it.',
+      {
+        cause: error,
+      },
     )
-  }
-  if (entries === 0)
+  })
+  const { bytesRead } = await handle.read(start, 0, start.length, 0)
+  const hex = start.toString('hex', 0, 8)
+  const other = OTHERS.find(([magic]) => magic.test(hex))
+  if (other)
     throw new ConvoyError(
       'E_DATA_FORMAT',
-      `${file} is empty or no archive`,
-      'Fetch or make the archive again.',
+      `${file} is a ${other[1]}, which is not read`,
+      `Unpack it first: ${other[2]} ${file}`,
     )
-  return files
+  if (hex.startsWith('504b')) return 'zip'
+  if (hex.startsWith('1f8b') || start.toString('latin1', 257, 262) === 'ustar' || /\.tar$/i.test(file))
+    return 'tar'
+  throw new ConvoyError(
+    'E_DATA_FORMAT',
+    bytesRead === 0 ? `${file} is empty` : `${file} is neither a folder nor a .tar, .tar.gz, .tgz or .zip`,
+    'Give a folder or archive of train/<class>/* and test/<class>/* images.',
+  )
+}
+
+/** Lists an archive. Throws E_DATA_TRUNCATED where it ends too early, E_DATA_FORMAT where it is none that is read. */
+export async function openArchive(file: string, progress: (text: string) => void): Promise<Source> {
+  return (await archiveKind(file)) === 'zip' ? openZip(file) : openTar(file, progress)
 }

@@ -20,6 +20,8 @@ interface Header {
   readonly test: number
   readonly float: boolean
   readonly fingerprint: string
+  readonly notes?: string[]
+  readonly skipped?: string[]
 }
 
 /** A key for what a conversion depends on. */
@@ -36,11 +38,11 @@ export async function readCached(
   origin: string,
 ): Promise<Dataset | undefined> {
   const bytes = await readFile(fileOf(directory, key)).catch(() => undefined)
-  const end = bytes?.subarray(0, 1 << 20).indexOf(10) ?? -1
+  const end = bytes?.subarray(0, 1 << 26).indexOf(10) ?? -1
   if (!bytes || end < 0) return undefined
   try {
     const header = JSON.parse(bytes.toString('utf8', 0, end)) as Header
-    const { name, classes, shape, float } = header
+    const { name, classes, shape, float, notes = [], skipped = [] } = header
     // Raw numbers start at a multiple of 8.
     let at = (end + 1 + 7) & ~7
     const next = (length: number) => {
@@ -67,6 +69,8 @@ export async function readCached(
       shape,
       train: split(header.train),
       test: split(header.test),
+      notes,
+      skipped,
     })
     return dataset.fingerprint === header.fingerprint ? dataset : undefined
   } catch {
@@ -76,7 +80,7 @@ export async function readCached(
 
 /** Keeps a data set under a key: whole, or not at all. Rejects where the disk refuses. */
 export async function writeCached(directory: string, key: string, dataset: Dataset): Promise<void> {
-  const { name, classes, shape, train, test, fingerprint } = dataset
+  const { name, classes, shape, train, test, fingerprint, notes, skipped } = dataset
   const float = train.pixels instanceof Float32Array
   const header = {
     version: 1,
@@ -87,6 +91,8 @@ export async function writeCached(directory: string, key: string, dataset: Datas
     test: test.count,
     float,
     fingerprint,
+    notes,
+    skipped,
   }
   const line = Buffer.from(`${JSON.stringify(header)}\n`)
   const padding = Buffer.alloc(((line.length + 7) & ~7) - line.length)

@@ -26,6 +26,10 @@ export interface Dataset {
   readonly shape: readonly [height: number, width: number, channels: number]
   readonly train: Split
   readonly test: Split
+  /** What a user should know of how it was read: what was left out, what looks wrong. A sentence each. */
+  readonly notes?: readonly string[]
+  /** Images that were left out since they cannot be decoded, each with the reason. */
+  readonly skipped?: readonly string[]
 }
 
 const bytesOf = (view: ArrayBufferView) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength)

@@ -316,14 +316,14 @@ describe('the cache', () => {
       mkdirSync(options.cacheDirectory!)
       chmodSync(options.cacheDirectory!, 0o500)
       expect((await loadDataset(root, options)).train.count).toBe(4)
-      expect(warnings).toHaveLength(1)
+      expect(warnings.filter((text) => /is not kept/.test(text))).toHaveLength(1)
     },
   )
 
   it('only warns where a file stands in its way', async () => {
     writeFileSync(path.join(folder, 'cache'), '')
     expect((await loadDataset(await imageFolder(), options)).train.count).toBe(4)
-    expect(warnings).toHaveLength(1)
+    expect(warnings.filter((text) => /is not kept/.test(text))).toHaveLength(1)
     expect(existsSync(path.join(folder, 'cache', 'datasets'))).toBe(false)
   })
 })

@@ -1,22 +1,19 @@
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import { createHash } from 'node:crypto'
-import { createReadStream, type Dirent } from 'node:fs'
-import { readdir, readFile, stat } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
+import { stat } from 'node:fs/promises'
 import path from 'node:path'
-import { pipeline } from 'node:stream/promises'
-import { readArchive } from './archive.ts'
+import { ARCHIVE, archiveKind, openArchive } from './archive.ts'
 import { cacheDirectory, cacheKey, readCached, writeCached } from './cache.ts'
-import {
-  CIFAR10_MD5,
-  CIFAR10_URL,
-  fetchArchive,
-  fromBatches,
-  isBatchFile,
-  readBatchFolder,
-} from './cifar10.ts'
+import { CIFAR10_MD5, CIFAR10_URL, fetchArchive } from './cifar10.ts'
+import { checkBatches, fromBatches, isBatchFile, isBatchSet } from './batches.ts'
+import { convert } from './convert.ts'
 import { limit, type Dataset } from './dataset.ts'
+import { openFolder } from './folder.ts'
 import { holdOut } from './hold-out.ts'
-import { fromImages, parseImagePath, type LabelledFile } from './images.ts'
+import { isImageName, layOut, type Layout } from './layout.ts'
+import { meter, type Source, type SourceFile } from './source.ts'
+import { countLabels } from './statistics.ts'
 import { synthetic } from './synthetic.ts'
 
 export interface LoadOptions {
@@ -27,6 +24,8 @@ export interface LoadOptions {
   readonly limitTest?: number
   /** Test on so many of the training images, which are not trained on, instead of the test set; drawn before the limits. */
   readonly holdOut?: number
+  /** Leave out images that cannot be decoded, rather than refuse the data set. */
+  readonly skipUnreadable?: boolean
   /** Where fetched and converted sets are kept; the user's cache by default. */
   readonly cacheDirectory?: string
   readonly progress?: (text: string) => void
@@ -45,7 +44,8 @@ const HOLD_OUT_SEED = 0
 /** No answer within this is a no, in milliseconds. */
 const NO_ANSWER = 3_000
 
-const isArchive = (name: string) => /\.(tar|tar\.gz|tgz)$/.test(name)
+/** Counts up where the same files would be decoded to other pixels, or others of them taken. */
+const DECODING = 2
 
 /**
  * Loads a data set.
@@ -58,6 +58,7 @@ const isArchive = (name: string) => /\.(tar|tar\.gz|tgz)$/.test(name)
  */
 export async function loadDataset(source: string, options: LoadOptions = {}): Promise<Dataset> {
   const dataset = await loadWhole(source, options)
+  for (const note of dataset.notes ?? []) options.warn?.(note)
   const kept = options.holdOut === undefined ? dataset : holdOut(dataset, options.holdOut, HOLD_OUT_SEED)
   return limit(kept, options.limitTrain, options.limitTest)
 }
@@ -137,16 +138,28 @@ async function loadCifar10(options: LoadOptions, origin: string): Promise<Datase
       timeout: options.timeout ?? NO_ANSWER,
       progress: options.progress ?? (() => {}),
     })
-    return readCifarArchive(file, origin)
+    return readBatches(await openArchive(file, options.progress ?? (() => {})), origin)
   })
 }
 
-async function readCifarArchive(file: string, origin: string): Promise<Dataset> {
-  const files = await readArchive(file, (name) => isBatchFile(path.posix.basename(name)))
-  return fromBatches(
-    new Map(files.map(({ path: name, bytes }) => [path.posix.basename(name), bytes])),
-    origin,
+const hasBatches = ({ files }: Source) => isBatchSet(files.map(({ path: name }) => path.posix.basename(name)))
+
+/** A data set of the official batches among the files of a source. */
+async function readBatches(source: Source, origin: string): Promise<Dataset> {
+  const files = new Map<string, Buffer>()
+  const batches = source.files.filter(({ path: name }) => isBatchFile(path.posix.basename(name)))
+  checkBatches(batches, origin)
+  await source.read(
+    batches,
+    (file, bytes) => {
+      files.set(path.posix.basename(file.path), bytes)
+      return Promise.resolve()
+    },
+    (file, reason) => {
+      throw new ConvoyError('E_DATA_TRUNCATED', `${file.path} of ${origin} ${reason}`, 'Fetch it again.')
+    },
   )
+  return fromBatches(files, origin)
 }
 
 function needCifarSize(options: LoadOptions): void {
@@ -169,105 +182,126 @@ async function loadPath(source: string, options: LoadOptions, origin: string): P
     )
   }
   if (found.isDirectory()) return loadFolder(source, options, origin)
-  if (isArchive(source)) return loadArchive(source, options, origin)
+  if (found.isFile()) return loadArchive(source, options, origin)
   throw new ConvoyError(
     'E_DATA_FORMAT',
-    `${source} is neither a folder nor a .tar, .tar.gz or .tgz`,
+    `${source} is neither a folder nor a file`,
     'Give a folder or archive of train/<class>/* and test/<class>/* images.',
   )
 }
 
 async function loadArchive(file: string, options: LoadOptions, origin: string): Promise<Dataset> {
+  await archiveKind(file)
   const hash = createHash('sha256')
-  await pipeline(createReadStream(file), hash)
-  const size = options.size ?? 32
-  return cached(options, cacheKey('archive', hash.digest('hex'), size), origin, async () => {
-    options.progress?.(`reading ${path.basename(file)}`)
-    const folders = new Set<string>()
-    const files = await readArchive(
-      file,
-      (name) => isBatchFile(path.posix.basename(name)) || parseImagePath(name) !== undefined,
-    )
-    if (files.length > 0 && files.every(({ path: name }) => isBatchFile(path.posix.basename(name)))) {
+  const tell = meter(
+    `reading ${path.basename(file)}`,
+    (await stat(file)).size,
+    options.progress ?? (() => {}),
+  )
+  for await (const piece of createReadStream(file, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) {
+    hash.update(piece)
+    tell(piece.length)
+  }
+  const name = path.basename(file).replace(ARCHIVE, '')
+  const key = keyOf('archive', options, hash.digest('hex'))
+  return cached(options, key, origin, async () => {
+    const source = await openArchive(file, options.progress ?? (() => {}))
+    if (hasBatches(source)) {
       needCifarSize(options)
-      return fromBatches(
-        new Map(files.map(({ path: name, bytes }) => [path.posix.basename(name), bytes])),
-        origin,
-      )
+      return readBatches(source, origin)
     }
-    const images = files.flatMap(({ path: name, bytes }): LabelledFile[] => {
-      const parsed = parseImagePath(name)
-      return parsed ? [{ ...parsed, path: name, read: () => Promise.resolve(bytes) }] : []
-    })
-    return fromImages(
-      path.basename(file).replace(/\.(tar|tar\.gz|tgz)$/, ''),
-      origin,
-      images,
-      folders,
-      size,
-      options.progress ?? (() => {}),
-    )
+    return loadImages(name, source, layOut(origin, source.files, source.folders), options, origin)
   })
 }
 
 async function loadFolder(folder: string, options: LoadOptions, origin: string): Promise<Dataset> {
-  const names = (await readdir(folder)).sort()
-  const batches = names.filter(isBatchFile)
-  if (batches.length > 0) {
+  const source = await openFolder(folder)
+  if (hasBatches(source)) {
     needCifarSize(options)
-    return fromBatches(await readBatchFolder(folder, batches), origin)
+    return readBatches(source, origin)
   }
-  if (names.includes('train') || names.includes('test')) return loadImageFolder(folder, options, origin)
-  if (names.includes('cifar-10-batches-bin'))
-    return loadFolder(path.join(folder, 'cifar-10-batches-bin'), options, origin)
-  const archives = names.filter(isArchive)
-  if (archives.length === 1) return loadArchive(path.join(folder, archives[0]), options, origin)
-  throw new ConvoyError(
-    'E_DATA_FORMAT',
-    `${folder} holds neither train/ and test/, nor .bin batches, nor one archive`,
-    'Lay it out as train/<class>/* and test/<class>/* images.',
+  const archives = source.files.filter(({ path: name }) => ARCHIVE.test(name) && !name.includes('/'))
+  const images = source.files.some(({ path: name }) => isImageName(name) && name.includes('/'))
+  if (!images && archives.length === 1)
+    return loadArchive(path.join(folder, archives[0].path), options, origin)
+  const layout = layOut(origin, source.files, source.folders)
+  const stamps = layout.images.map(
+    ({ file, split, label }) => `${file.path}\0${split}\0${label}\0${file.stamp}`,
   )
+  const key = keyOf('folder', options, path.resolve(folder), ...layout.classes, ...layout.notes, ...stamps)
+  const name = path.basename(path.resolve(folder))
+  return cached(options, key, origin, () => loadImages(name, source, layout, options, origin))
 }
 
-async function loadImageFolder(folder: string, options: LoadOptions, origin: string): Promise<Dataset> {
-  const files: (LabelledFile & { stamp: string })[] = []
-  const folders = new Set<string>()
-  for (const split of ['train', 'test'] as const) {
-    for (const entry of await directories(path.join(folder, split))) {
-      folders.add(`${split}/${entry}`)
-      for (const name of await readdir(path.join(folder, split, entry))) {
-        const shown = `${split}/${entry}/${name}`
-        if (!parseImagePath(shown)) continue
-        const file = path.join(folder, shown)
-        const { size, mtimeMs } = await stat(file)
-        files.push({
-          split,
-          label: entry,
-          path: shown,
-          read: () => readFile(file),
-          stamp: `${shown}\0${size}\0${mtimeMs}`,
-        })
-      }
-    }
-  }
-  const size = options.size ?? 32
-  const stamps = files.map(({ stamp }) => stamp).sort()
-  return cached(options, cacheKey('folder', path.resolve(folder), size, ...folders, ...stamps), origin, () =>
-    fromImages(
-      path.basename(path.resolve(folder)),
-      origin,
-      files,
-      folders,
-      size,
-      options.progress ?? (() => {}),
-    ),
-  )
+/** A key for what decoded images depend on. */
+function keyOf(kind: string, options: LoadOptions, ...parts: string[]): string {
+  const { size = 32, skipUnreadable = false, holdOut } = options
+  return cacheKey(kind, DECODING, size, String(skipUnreadable), String(holdOut === undefined), ...parts)
 }
 
-async function directories(folder: string): Promise<string[]> {
-  const entries: Dirent[] = await readdir(folder, { withFileTypes: true }).catch(() => [])
-  return entries
-    .filter((entry) => entry.isDirectory())
-    .map(({ name }) => name)
-    .sort()
+async function loadImages<F extends SourceFile>(
+  name: string,
+  source: Source<F>,
+  layout: Layout<F>,
+  options: LoadOptions,
+  origin: string,
+): Promise<Dataset> {
+  const { size = 32, skipUnreadable = false, progress = () => {} } = options
+  const { classes, leftOut } = layout
+  // What is held out of the training images takes the place of the test set, which is then of no account.
+  const images = layout.images.filter(({ split }) => split === 'train' || options.holdOut === undefined)
+  const count = (of: 'train' | 'test') => {
+    const counts = new Map(classes.map((label) => [label, 0]))
+    for (const { split, label } of images) if (split === of) counts.set(label, counts.get(label)! + 1)
+    return [...counts.values()]
+  }
+  checkCounts(classes, count('train'), count('test'), options, origin, leftOut)
+  const made = await convert(name, origin, source, { ...layout, images }, { size, skipUnreadable, progress })
+  // Images that cannot be decoded may have been all that a class had.
+  const { trainCounts, testCounts } = countLabels(made)
+  checkCounts(classes, trainCounts, testCounts, options, origin, leftOut)
+  return made
+}
+
+/** Refuses what cannot be trained and tested: fewer than two classes, no test images, a class without images. */
+function checkCounts(
+  classes: readonly string[],
+  train: readonly number[],
+  test: readonly number[],
+  options: LoadOptions,
+  origin: string,
+  leftOut?: ReadonlyMap<string, string>,
+): void {
+  const refuse = (message: string, remedy: string) => {
+    throw new ConvoyError('E_DATA_FORMAT', message, remedy)
+  }
+  if (classes.length < 2)
+    refuse(
+      `${origin} has one class alone, ${classes[0]}, of which any network would be right`,
+      `Two classes are the least: a folder each. Where those are within ${classes[0]}/, move them up.`,
+    )
+  const sum = (counts: readonly number[]) => counts.reduce((a, b) => a + b, 0)
+  if (sum(train) === 0)
+    refuse(
+      `${origin} has no images under train/<class>/`,
+      'Lay it out as train/<class>/* and test/<class>/*.',
+    )
+  if (sum(test) === 0 && options.holdOut === undefined)
+    refuse(
+      `${origin} has no images under test/<class>/ (or val, valid, validation), but ${sum(train)} to train on`,
+      `Give --hold-out ${Math.ceil(sum(train) / 10)} to test on that many of them, drawn class by class, or lay it out as train/<class>/* and test/<class>/*.`,
+    )
+  for (const [split, counts] of [
+    ['train', train],
+    ['test', test],
+  ] as const) {
+    const empty = split === 'test' && options.holdOut !== undefined ? -1 : counts.indexOf(0)
+    if (empty < 0) continue
+    const others = leftOut?.get(`${split}/${classes[empty]}`)
+    throw new ConvoyError(
+      'E_DATA_EMPTY_CLASS',
+      `${split}/${classes[empty]} of ${origin} has no images${others === undefined ? '' : `, but ${others}`}`,
+      `Put images there, or remove the class from both train/ and test/${split === 'test' ? '; --hold-out N tests on training images instead' : ''}.`,
+    )
+  }
 }

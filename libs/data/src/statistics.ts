@@ -40,16 +40,24 @@ export interface DatasetDescription {
   /** By channel, of the training images, in 0 … 1. */
   readonly mean: readonly number[]
   readonly deviation: readonly number[]
+  readonly notes: readonly string[]
+  /** Images that were left out, each with the reason. */
+  readonly skipped: readonly string[]
 }
 
-/** What `convoy data info` tells. */
-export function describeDataset(dataset: Dataset): DatasetDescription {
-  const { name, origin, fingerprint, classes, shape, train, test } = dataset
+/** How many images each class has. */
+export function countLabels({ classes, train, test }: Pick<Dataset, 'classes' | 'train' | 'test'>) {
   const counts = ({ labels }: Split) => {
     const each = classes.map(() => 0)
     for (const label of labels) each[label]++
     return each
   }
+  return { trainCounts: counts(train), testCounts: counts(test) }
+}
+
+/** What `convoy data info` tells. */
+export function describeDataset(dataset: Dataset): DatasetDescription {
+  const { name, origin, fingerprint, classes, shape, train, notes = [], skipped = [] } = dataset
   const statistics = channelStatistics(train, shape[2])
   return {
     name,
@@ -57,8 +65,9 @@ export function describeDataset(dataset: Dataset): DatasetDescription {
     fingerprint,
     classes,
     shape,
-    trainCounts: counts(train),
-    testCounts: counts(test),
+    ...countLabels(dataset),
     ...statistics,
+    notes,
+    skipped,
   }
 }
