@@ -1,9 +1,10 @@
 import { createEngine } from '@convoy/engines'
 import { buildModel, symmetricPadding, type ModelSpec } from '@convoy/model'
 import { matchWeights, readWeights } from '@convoy/weights'
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { Convoy, scratch } from '../convoy.ts'
 
@@ -37,11 +38,14 @@ const furthest = (a: Float32Array, b: Float32Array) =>
   a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0)
 
 describe('weights of PyTorch', () => {
-  beforeAll(() => {
+  beforeAll(async () => {
     if (!python) return
     writeFileSync(at('images.bin'), images)
-    execFileSync(python, [path.join(import.meta.dirname, 'peer.py'), folder, at('images.bin')])
-  })
+    const peer = path.join(import.meta.dirname, 'peer.py')
+    const env = { ...process.env, OMP_NUM_THREADS: '1' }
+    await promisify(execFile)(python, [peer, folder, at('images.bin')], { env })
+    // Importing PyTorch alone takes a minute on a busy machine.
+  }, 600_000)
   beforeEach(({ skip }) =>
     skip(!python, 'no Python here has torch and numpy (CONVOY_TORCH_PYTHON names one)'),
   )
@@ -59,8 +63,7 @@ describe('weights of PyTorch', () => {
     const theirs = new Float32Array(bytes.buffer, bytes.byteOffset, COUNT * 10)
     // Logits that are all alike would say nothing.
     expect(Math.max(...theirs) - Math.min(...theirs)).toBeGreaterThan(0.1)
-    const scale = Math.max(1, ...theirs.map(Math.abs))
-    expect(furthest(logits, theirs)).toBeLessThan(most * scale)
+    expect(furthest(logits, theirs)).toBeLessThan(most)
   })
 
   it('are imported with the padding that PyTorch has, which goes along', async () => {

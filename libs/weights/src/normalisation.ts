@@ -87,6 +87,15 @@ function fold(layer: StoredLayer, norm: BatchNorm, outputsFirst: boolean): Store
   }
 }
 
+/** A layer with a bias of 0 where it has a kernel alone. */
+function withBias(layer: StoredLayer, outputsFirst: boolean): StoredLayer {
+  const [kernel] = layer.tensors
+  if (layer.tensors.length > 1 || kernel.shape.length < 2) return layer
+  const size = outputsFirst ? kernel.shape[0] : kernel.shape.at(-1)!
+  const bias = { name: `${layer.name}.bias`, shape: [size], kind: 'float32', values: new Float32Array(size) }
+  return { name: layer.name, tensors: [kernel, bias] }
+}
+
 /** What stands before a batch norm, where the file describes its network; undefined where it does not. */
 function precedingLayer(norm: BatchNorm, described: Described | undefined): DescribedLayer | undefined {
   const at = described?.layers.findIndex(({ name }) => name === norm.name) ?? -1
@@ -110,8 +119,8 @@ function convolutionOf(
   // Sorted by name: bn3 belongs to conv3, batch_normalization_2 to conv2d_2.
   const convolutions = layers.filter((layer) => !isNorm(layer))
   const key = (name: string) => {
-    const [, prefix, , number] = /^(.*?)([a-z_]+(?:[12]d)?)_?(\d*)$/i.exec(name) ?? [, '', '', name]
-    return `${prefix}:${number}`
+    const parts = /^(.*?)[a-z_]+(?:[12]d)?_?(\d*)$/i.exec(name)
+    return parts ? `${parts[1]}:${parts[2]}` : name
   }
   const sameNumber = convolutions.filter(({ name }) => key(name) === key(norm.name))
   if (sameNumber.length === 1) return fits(sameNumber[0], norm) ? sameNumber[0] : undefined
@@ -180,19 +189,10 @@ export function convolutionsOf(file: WeightsFile): Convolutions {
     )
   }
   const bare: string[] = []
-  const complete = kernels.map((layer): StoredLayer => {
+  const complete = kernels.map((layer) => {
     const convolution = folded.get(layer) ?? layer
-    const [kernel] = convolution.tensors
-    if (convolution.tensors.length > 1 || kernel.shape.length < 2) return convolution
-    const size = outputsFirst ? kernel.shape[0] : kernel.shape.at(-1)!
-    bare.push(layer.name)
-    const bias = {
-      name: `${layer.name}.bias`,
-      shape: [size],
-      kind: 'float32',
-      values: new Float32Array(size),
-    }
-    return { name: layer.name, tensors: [kernel, bias] }
+    if (convolution.tensors.length === 1 && convolution.tensors[0].shape.length > 1) bare.push(layer.name)
+    return withBias(convolution, outputsFirst)
   })
   if (bare.length > 0) notes.push(`without bias, which is 0 then: ${bare.join(', ')}`)
   return { layers: complete, notes }

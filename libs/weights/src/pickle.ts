@@ -101,7 +101,7 @@ function call(target: Slot, args: Slot): Pickled {
       if (args[0] instanceof PickledTensor) return args[0]
       throw new PickleError('a parameter of it is malformed')
     case 'torch.Size':
-      return (args[0] ?? []) as Pickled
+      return args[0] ?? []
     case 'torch.device':
       return String(args[0])
     default:

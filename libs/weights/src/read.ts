@@ -30,9 +30,10 @@ function strange(head: Uint8Array): { what: string; remedy?: string } {
   }
   if (text.startsWith('\x80\x02\x8a\x0al\xfc\x9c'))
     return { what: "it is PyTorch's format before 1.6", ...resave }
-  if (/^\x80[\x02-\x05]/.test(text)) return { what: "it is Python's pickle, and none of PyTorch", ...resave }
+  if (head[0] === 0x80 && head[1] >= 2 && head[1] <= 5)
+    return { what: "it is Python's pickle, and none of PyTorch", ...resave }
   if (text.startsWith('\x93NUMPY')) return { what: "it is NumPy's .npy" }
-  if (/^\x08[\x01-\x10]\x12/.test(text))
+  if (head[0] === 0x08 && head[1] <= 0x10 && head[2] === 0x12)
     return { what: "it is ONNX or TensorFlow's saved model, which keep no layers" }
   return { what: 'it is neither HDF5 nor safetensors nor a model.json nor of PyTorch' }
 }

@@ -120,9 +120,9 @@ const layerConfig = z.object({
     z.looseObject({
       name: z.string().optional(),
       layers: z.array(z.unknown()).optional(),
-      activation: z.unknown(),
+      activation: z.unknown().optional(),
       epsilon: z.number().optional(),
-      padding: z.unknown(),
+      padding: z.unknown().optional(),
       border_mode: z.string().optional(),
       kernel_size: pair,
       pool_size: pair,

@@ -80,8 +80,7 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
   })
   announce({ name, config, model, dataset, initial, training, url }, report)
 
-  const network = networkOf(model, dataset, preprocessing)
-  const size = initial.parameters.length
+  const [network, size] = [networkOf(model, dataset, preprocessing), initial.parameters.length]
   const states = new SavedStates({
     ...{ store, training, beginning, report, resumed, every: config.checkpointEvery },
     header: () => ({ identity, size, numerics: admission.numerics, mixed: admission.mixed, network }),
