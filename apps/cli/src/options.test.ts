@@ -2,6 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { serverSchema } from '@convoy/coordinator/config'
+import { workerSchema } from '@convoy/worker/config'
 import { z } from 'zod'
 import { checkConfigFile, collect, flagOf, settle, variableOf } from './options.ts'
 
@@ -54,6 +56,24 @@ describe('options', () => {
   ])('refuses %j, naming the flag', (flags, message) => {
     expect(() => settle(schema, collect(schema, { flags, environment: {} }))).toThrowError(message)
   })
+
+  it.each([
+    ['secret-1\n', 'secret-1'],
+    [' a "quoted" one\r\n', 'a "quoted" one'],
+    ['schlüssel', 'schlüssel'],
+    ['x'.repeat(300), 'x'.repeat(300)],
+  ])('takes the token %j as an HTTP header can carry it', (token, taken) => {
+    for (const one of [serverSchema, workerSchema])
+      expect(settle(one, collect(one, { flags: {}, environment: { CONVOY_TOKEN: token } })).token).toBe(taken)
+  })
+
+  it.each(['secret\nwith two lines', 'secret 😀 smile', 'tab\tinside it'])(
+    'refuses the token %j unseen',
+    (token) => {
+      for (const one of [serverSchema, workerSchema])
+        expect(() => settle(one, { token })).toThrowError(/^--token is not possible: .*header/)
+    },
+  )
 
   it('refuses a config file that is no JSON object, or sets what is no option', () => {
     withFile('[1]', (file) =>

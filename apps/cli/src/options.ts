@@ -110,9 +110,11 @@ export function settle<S extends z.ZodObject<Shape>>(schema: S, values: Values):
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]
   const key = String(issue.path[0] ?? '')
+  // A secret does not belong into logs.
+  const value = key === 'token' ? '' : ` ${String(values[key])}`
   throw new ConvoyError(
     'E_USAGE',
-    `--${flagOf(key)} ${String(values[key])} is not possible: ${issue.message}`,
+    `--${flagOf(key)}${value} is not possible: ${issue.message}`,
     'See --help for what it takes.',
   )
 }

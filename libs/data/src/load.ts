@@ -5,7 +5,8 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { readArchive } from './archive.ts'
-import { cacheDirectory, cacheKey, readCached, writeCached } from './cache.ts'
+import { cacheDirectory } from './cache-directory.ts'
+import { cacheKey, readCached, writeCached } from './cache.ts'
 import {
   CIFAR10_MD5,
   CIFAR10_URL,
@@ -102,7 +103,7 @@ function loadSynthetic(options: LoadOptions, origin: string): Dataset {
 }
 
 function cacheOf(options: LoadOptions): string {
-  return options.cacheDirectory ?? cacheDirectory(options.environment ?? process.env)
+  return options.cacheDirectory ?? cacheDirectory(options.environment ?? process.env, options.warn)
 }
 
 /** The converted set under `key`, or else what `make` makes, which is then kept. */
