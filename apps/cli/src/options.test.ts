@@ -5,7 +5,8 @@ import { describe, expect, it } from 'vitest'
 import { serverSchema } from '@convoy/coordinator/config'
 import { workerSchema } from '@convoy/worker/config'
 import { z } from 'zod'
-import { checkConfigFile, collect, flagOf, settle, variableOf } from './options.ts'
+import { Command } from 'commander'
+import { addOptions, checkConfigFile, collect, flagOf, settle, variableOf } from './options.ts'
 
 const schema = z.object({
   batchSize: z.union([z.int().min(1), z.literal('full')]).default(128),
@@ -74,6 +75,18 @@ describe('options', () => {
         expect(() => settle(one, { token })).toThrowError(/^--token is not possible: .*header/)
     },
   )
+
+  it('takes an IPv6 address with and without brackets', () => {
+    for (const host of ['::1', '[::1]']) expect(settle(serverSchema, { host }).host).toBe('::1')
+  })
+
+  it('sets nothing that was not given', () => {
+    const flags = (...args: string[]) =>
+      addOptions(new Command(), schema).parse(args, { from: 'user' }).opts()
+    expect(flags()).toEqual({})
+    expect(flags('--no-flip')).toEqual({ flip: false })
+    expect(flags('--flip', '--rate', '2')).toEqual({ flip: true, rate: '2' })
+  })
 
   it('refuses a config file that is no JSON object, or sets what is no option', () => {
     withFile('[1]', (file) =>

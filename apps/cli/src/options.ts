@@ -53,11 +53,12 @@ export function addOptions(command: Command, schema: z.ZodObject<Shape>, recipes
     ].join(', ')
     if (core instanceof z.ZodBoolean) {
       shown.set(key, new Option(`--${flag}`, `${description} [${notes}]`))
-      command.addOption(new Option(`--no-${flag}`).hideHelp())
+      // In this order: commander takes true for the default of an option that is first known by its negation.
+      command.addOption(shown.get(key)!).addOption(new Option(`--no-${flag}`).hideHelp())
     } else {
       shown.set(key, new Option(`--${flag} <${unit}>`, `${description}${choices} [${notes}]`))
+      command.addOption(shown.get(key)!)
     }
-    command.addOption(shown.get(key)!)
   }
   groupHelp(command, shown, recipes)
   return command
