@@ -1,5 +1,6 @@
 import { ConvoyError } from '@convoy/errors'
 import { makeDataset, type Dataset, type Split } from './dataset.ts'
+import { loadSharp } from './sharp.ts'
 
 /** An image that belongs to a class of a split. */
 export interface LabelledFile {
@@ -36,7 +37,7 @@ export function parseImagePath(path: string): { split: 'train' | 'test'; label: 
  */
 export async function decodeImage(bytes: Buffer, size: number, path: string): Promise<Buffer> {
   // libvips takes a tenth of a second to load, which a process that decodes nothing need not spend.
-  const { default: sharp } = await import('sharp')
+  const sharp = await loadSharp()
   try {
     const image = sharp(bytes, { failOn: 'error' })
     const { width, height, hasAlpha } = await image.metadata()

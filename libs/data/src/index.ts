@@ -20,3 +20,4 @@ export { leafAt, parseSizes, sizeAt, sizeChanges, workBetween, workOf } from './
 export type { SizeChange, Stage } from './sizes.ts'
 export { prepare } from './whiten.ts'
 export type { Prepared } from './whiten.ts'
+export { loadSharp } from './sharp.ts'
