@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, it } from 'vitest'
 import { Convoy, scratch } from './convoy.ts'
-import { Proxy } from './proxy.ts'
+import { Gateway, Proxy } from './proxy.ts'
 
 const { folder, remove } = scratch()
 afterAll(remove)
@@ -52,5 +52,31 @@ describe('a worker behind a proxy', () => {
     const other = worker(`ws://127.0.0.1:${await proxy.listen()}`)
     expect(await other.ended).toBe(1)
     expect(other.text).toMatch(/E_HTTP: a proxy in between does not pass WebSockets on/)
+  })
+
+  // The network's parameters have 350 KB.
+  const wide = ['--width', '0.25']
+
+  it('is told of a gateway that closes with 1009 on long messages, and ends', async () => {
+    const { run, port } = await coordinator('--name', 'words', ...wide)
+    const gateway = new Gateway(port, 1 << 17, true)
+    closing.push(() => gateway.close())
+    const other = worker(`ws://127.0.0.1:${await gateway.listen()}`)
+    expect(await other.ended).toBe(1)
+    expect(other.text).toMatch(/E_TOO_LARGE: something between .* messages of 0\.3 MB/)
+    await run.until((one) => one.lines.some((line) => /takes no messages/.test(JSON.stringify(line))))
+  })
+
+  it.each([
+    ['parameters', false],
+    ['gradients', true],
+  ])('is told of a gateway that breaks off at %s, and gives up in the end', async (name, upOnly) => {
+    const { port } = await coordinator('--name', name, ...wide)
+    const gateway = new Gateway(port, 1 << 17, false, upOnly)
+    closing.push(() => gateway.close())
+    const other = worker(`ws://127.0.0.1:${await gateway.listen()}`, '--give-up-after', '3')
+    expect(await other.ended).toBe(1)
+    expect(other.text).toMatch(/E_TOO_LARGE: something between/)
+    expect(other.text).not.toMatch(/E_UNREACHABLE/)
   })
 })

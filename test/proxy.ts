@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { createServer, request, type IncomingMessage, type Server } from 'node:http'
 import { connect, type AddressInfo, type Socket } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
@@ -90,14 +91,15 @@ export class Gateway {
   /**
    * @param largest Bytes of the longest message that it passes on.
    * @param words Whether it says 1009 for a longer one; else it just ends the connection.
+   * @param upOnly Whether it limits only what is sent to the server.
    */
-  constructor(port: number, largest: number, words: boolean) {
+  constructor(port: number, largest: number, words: boolean, upOnly = false) {
     this.#server.on('connection', (near, { headers }) => {
       const { authorization } = headers
       const far = new WebSocket(`ws://127.0.0.1:${port}`, { headers: authorization ? { authorization } : {} })
       const waiting: Buffer[] = []
       const pass = (to: WebSocket) => (data: Buffer) => {
-        if (data.length > largest) {
+        if (data.length > largest && !(upOnly && to === near)) {
           for (const socket of [near, far]) {
             if (words) socket.close(1009)
             else socket.terminate()
@@ -120,7 +122,9 @@ export class Gateway {
     })
   }
 
-  get port(): number {
+  /** Resolves with its port. */
+  async listen(): Promise<number> {
+    if (!this.#server.address()) await once(this.#server, 'listening')
     return (this.#server.address() as AddressInfo).port
   }
 

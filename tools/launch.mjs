@@ -68,6 +68,13 @@ function fingerprint() {
 function build() {
   const folder = path.join(dist, fingerprint().slice(0, 16))
   if (existsSync(folder)) return folder
+  if (/[#?]/.test(root)) {
+    fail(
+      'E_BUILD',
+      `Vite, which builds the page, cannot do so below ${root}`,
+      'Move it to a path without # and ?.',
+    )
+  }
   say('building …')
   const unfinished = `${folder}.${process.pid}`
   try {

@@ -3,7 +3,8 @@ import { onednnStatus } from '@convoy/engine-onednn'
 import { createEngine } from '@convoy/engines'
 import { asConvoyError } from '@convoy/errors'
 import { spawnSync } from 'node:child_process'
-import { arch, availableParallelism, cpus, platform, totalmem } from 'node:os'
+import { arch, cpus, platform } from 'node:os'
+import { allowance, allowanceText, workersFor } from './machine.ts'
 import { EXIT } from './schemas.ts'
 
 interface Finding {
@@ -43,7 +44,14 @@ export async function doctor({ json }: { json?: boolean }): Promise<number> {
   findings.push({
     name: 'machine',
     ok: true,
-    text: `${cpus()[0]?.model.trim() ?? arch()}, ${availableParallelism()} cores, ${(totalmem() / 2 ** 30).toFixed(0)} GiB, ${platform()} ${arch()}, Node.js ${process.versions.node}`,
+    text: `${cpus()[0]?.model.trim() ?? arch()}, ${cpus().length} cores, ${platform()} ${arch()}, Node.js ${process.versions.node}`,
+  })
+  const allowed = allowance()
+  const { count, bound } = workersFor(allowed, 1)
+  findings.push({
+    name: 'may use',
+    ok: true,
+    text: `${allowanceText(allowed)}: ${count} worker${count === 1 ? '' : 's'}${bound === undefined ? '' : `, as ${bound} allows`}`,
   })
   const onednn = onednnStatus()
   findings.push(

@@ -132,7 +132,9 @@ export async function evaluate(given: Given, options: Options): Promise<number> 
     evaluation.stop()
   }
   process.on('SIGINT', interrupt)
-  workers.start(await planWorkers(config))
+  const plan = await planWorkers(config)
+  if (plan.note !== undefined) display.say(`workers    ${plan.note}`)
+  workers.start(plan)
   try {
     const result = await evaluation.run(options.flip)
     if (failure) throw failure

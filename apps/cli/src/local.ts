@@ -1,8 +1,8 @@
 import { ConvoyError, isErrorCode } from '@convoy/errors'
 import type { EngineConfig } from '@convoy/worker'
 import { fork, type ChildProcess } from 'node:child_process'
-import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
+import { allowance, workersFor } from './machine.ts'
 import { MANAGED } from './work.ts'
 
 /** A local worker that lives no longer than this, in milliseconds, is not simply started again. */
@@ -106,17 +106,27 @@ export class LocalWorkers {
   }
 }
 
+/** How many workers run here, on how many GPUs, and why they are fewer than the cores. */
+interface Plan {
+  readonly count: number
+  readonly gpus: number
+  readonly note?: string
+}
+
 /**
  * How many workers this machine runs, and on how many GPUs: as many as asked for, else one a GPU where they would compute
- * with cudnn, else one a core.
+ * with cudnn, else one a core, or as many as the process's quota and memory allow.
  */
 export async function planWorkers(
   config: EngineConfig & { readonly workers?: number | undefined },
-): Promise<{ count: number; gpus: number }> {
+): Promise<Plan> {
   const { engine, device, threads, workers } = config
   // Loaded here only: a coordinator's image has no engines.
   const gpus =
     engine === 'auto' || engine === 'cudnn' ? (await import('@convoy/engine-cudnn')).cudnnGpus() : 0
-  const cores = Math.max(1, Math.floor(availableParallelism() / threads))
-  return { count: workers ?? (gpus === 0 ? cores : device === undefined ? gpus : 1), gpus }
+  if (workers !== undefined) return { count: workers, gpus }
+  if (gpus > 0) return { count: device === undefined ? gpus : 1, gpus }
+  const { count, bound } = workersFor(allowance(), threads)
+  const note = `${count} here: ${bound} allows no more (--workers N decides)`
+  return { count, gpus, ...(bound === undefined ? {} : { note }) }
 }

@@ -2,8 +2,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { serverSchema } from '@convoy/coordinator/config'
+import { workerSchema } from '@convoy/worker/config'
 import { z } from 'zod'
-import { checkConfigFile, collect, flagOf, settle, variableOf } from './options.ts'
+import { Command } from 'commander'
+import { addOptions, checkConfigFile, collect, flagOf, settle, variableOf } from './options.ts'
 
 const schema = z.object({
   batchSize: z.union([z.int().min(1), z.literal('full')]).default(128),
@@ -53,6 +56,36 @@ describe('options', () => {
     [{ flip: 'maybe' }, /--flip maybe/],
   ])('refuses %j, naming the flag', (flags, message) => {
     expect(() => settle(schema, collect(schema, { flags, environment: {} }))).toThrowError(message)
+  })
+
+  it.each([
+    ['secret-1\n', 'secret-1'],
+    [' a "quoted" one\r\n', 'a "quoted" one'],
+    ['schlüssel', 'schlüssel'],
+    ['x'.repeat(300), 'x'.repeat(300)],
+  ])('takes the token %j as an HTTP header can carry it', (token, taken) => {
+    for (const one of [serverSchema, workerSchema])
+      expect(settle(one, collect(one, { flags: {}, environment: { CONVOY_TOKEN: token } })).token).toBe(taken)
+  })
+
+  it.each(['secret\nwith two lines', 'secret 😀 smile', 'tab\tinside it'])(
+    'refuses the token %j unseen',
+    (token) => {
+      for (const one of [serverSchema, workerSchema])
+        expect(() => settle(one, { token })).toThrowError(/^--token is not possible: .*header/)
+    },
+  )
+
+  it('takes an IPv6 address with and without brackets', () => {
+    for (const host of ['::1', '[::1]']) expect(settle(serverSchema, { host }).host).toBe('::1')
+  })
+
+  it('sets nothing that was not given', () => {
+    const flags = (...args: string[]) =>
+      addOptions(new Command(), schema).parse(args, { from: 'user' }).opts()
+    expect(flags()).toEqual({})
+    expect(flags('--no-flip')).toEqual({ flip: false })
+    expect(flags('--flip', '--rate', '2')).toEqual({ flip: true, rate: '2' })
   })
 
   it('refuses a config file that is no JSON object, or sets what is no option', () => {

@@ -53,11 +53,12 @@ export function addOptions(command: Command, schema: z.ZodObject<Shape>, recipes
     ].join(', ')
     if (core instanceof z.ZodBoolean) {
       shown.set(key, new Option(`--${flag}`, `${description} [${notes}]`))
-      command.addOption(new Option(`--no-${flag}`).hideHelp())
+      // In this order: commander takes true for the default of an option that is first known by its negation.
+      command.addOption(shown.get(key)!).addOption(new Option(`--no-${flag}`).hideHelp())
     } else {
       shown.set(key, new Option(`--${flag} <${unit}>`, `${description}${choices} [${notes}]`))
+      command.addOption(shown.get(key)!)
     }
-    command.addOption(shown.get(key)!)
   }
   groupHelp(command, shown, recipes)
   return command
@@ -110,9 +111,11 @@ export function settle<S extends z.ZodObject<Shape>>(schema: S, values: Values):
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]
   const key = String(issue.path[0] ?? '')
+  // A secret does not belong into logs.
+  const value = key === 'token' ? '' : ` ${String(values[key])}`
   throw new ConvoyError(
     'E_USAGE',
-    `--${flagOf(key)} ${String(values[key])} is not possible: ${issue.message}`,
+    `--${flagOf(key)}${value} is not possible: ${issue.message}`,
     'See --help for what it takes.',
   )
 }

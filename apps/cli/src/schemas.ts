@@ -7,7 +7,8 @@ export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 const localSchema = z.object({
   workers: z.int().min(0).max(1024).optional().meta({
-    description: 'worker processes on this machine (default: one a GPU, else one a core)',
+    description:
+      'worker processes on this machine (default: one a GPU, else one a core, as far as quota and memory allow)',
     unit: 'N',
   }),
 })

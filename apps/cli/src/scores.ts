@@ -1,7 +1,6 @@
 import type { Score } from '@convoy/coordinator'
-import type { Dataset } from '@convoy/data'
+import { loadSharp, type Dataset } from '@convoy/data'
 import { crossEntropy, probabilities, type ModelSpec } from '@convoy/model'
-import sharp from 'sharp'
 import { escape } from './chart.ts'
 import { percent } from './format.ts'
 
@@ -109,6 +108,7 @@ export async function drawMistakes(
   const [height, width, channels] = dataset.shape
   const size = height * width * channels
   const { pixels } = dataset.test
+  const sharp = await loadSharp()
   if (!(pixels instanceof Uint8Array)) throw new Error('whitened images cannot be shown')
   const place = (i: number) => ({
     left: 8 + (i % COLUMNS) * (TILE + 8),

@@ -134,6 +134,7 @@ export async function train(given: Given, options: Options): Promise<number> {
   if (nothingChosen) values['data'] = dataset.name
   const settled = settle(trainSchema, values)
   const plan = await planWorkers(settled)
+  if (plan.note !== undefined) display.say(`workers    ${plan.note}`)
   const onGpus = plan.gpus > 0 && values['microBatch'] === undefined
   const microBatch = onGpus ? 'auto' : settled.microBatch
   const config = {

@@ -1,4 +1,5 @@
 import { modelNames } from '@convoy/model'
+import { tokenSchema } from '@convoy/protocol/token'
 import { z } from 'zod'
 
 /**
@@ -274,10 +275,14 @@ export const runSchema = z.object({
 
 /** Where the coordinator listens. */
 export const serverSchema = z.object({
-  host: z.string().default('127.0.0.1').meta({ description: 'address to listen on', unit: 'ADDRESS' }),
-  port: z.int().min(0).max(65_535).default(7311).meta({ description: 'port; 0 takes a free one', unit: 'N' }),
-  token: z
+  host: z
     .string()
+    // As it stands in addresses.
+    .overwrite((host) => host.replace(/^\[(.*)\]$/, '$1'))
+    .default('127.0.0.1')
+    .meta({ description: 'address to listen on', unit: 'ADDRESS' }),
+  port: z.int().min(0).max(65_535).default(7311).meta({ description: 'port; 0 takes a free one', unit: 'N' }),
+  token: tokenSchema
     .min(8, 'at least 8 characters')
     .optional()
     .meta({ description: 'what workers must show; required beyond loopback', unit: 'TEXT' }),

@@ -1,4 +1,5 @@
 import { engineNames } from '@convoy/engines'
+import { tokenSchema } from '@convoy/protocol/token'
 import { z } from 'zod'
 
 /** Every option of a worker, once; the command line makes a flag and an environment variable of each. */
@@ -27,7 +28,7 @@ export const workerSchema = z.object({
     .string()
     .default('ws://127.0.0.1:7311')
     .meta({ description: 'address of the coordinator: ws://… or wss://…', unit: 'URL' }),
-  token: z.string().optional().meta({ description: 'what the coordinator asks for', unit: 'TEXT' }),
+  token: tokenSchema.optional().meta({ description: 'what the coordinator asks for', unit: 'TEXT' }),
   tlsCa: z
     .string()
     .optional()

@@ -12,6 +12,7 @@ import {
   type MessageOf,
   type WorkerMessage,
 } from '@convoy/protocol'
+import { parameterLayout } from '@convoy/model'
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
@@ -21,6 +22,7 @@ import { Worker as Thread } from 'node:worker_threads'
 import { WebSocket } from 'ws'
 import type { WorkerConfig } from './config.ts'
 import type { ComputeSetup, Order, Outcome } from './messages.ts'
+import { Passage } from './passage.ts'
 
 /** The longest pause between attempts to reach the coordinator, in milliseconds. */
 const LONGEST_PAUSE = 5_000
@@ -49,6 +51,7 @@ export class Worker {
   #draining = false
   /** Ends a pause between attempts to connect. */
   readonly #leaving = new AbortController()
+  readonly #passage = new Passage()
   #drained: (() => void) | undefined
   #fatal: ConvoyError | undefined
 
@@ -82,13 +85,18 @@ export class Worker {
         throw new ConvoyError(code, goodbye.message, goodbye.remedy)
       }
       const now = performance.now()
-      if (connected) {
+      // A connection that breaks again and again at the same place is as good as none.
+      if (connected && !this.#passage.blocked) {
         lost = now
         pause = 100
-        if (!goodbye) this.#log('connection lost; looking for the coordinator again')
+      }
+      if (connected && !goodbye) {
+        this.#log('connection lost; looking for the coordinator again')
+        if (this.#passage.blocked) this.#log(this.#passage.error().toText())
       }
       const { giveUpAfter, coordinator } = this.#config
       if (giveUpAfter > 0 && now - lost > 1000 * giveUpAfter) {
+        if (this.#passage.blocked) throw this.#passage.error()
         throw new ConvoyError(
           'E_UNREACHABLE',
           `no coordinator answered at ${coordinator} for ${giveUpAfter} s`,
@@ -195,14 +203,23 @@ export class Worker {
       })
       // What went wrong is told by whether it ever connected; `close` follows every error.
       socket.on('error', () => {})
-      socket.on('close', () => {
+      socket.on('close', (code) => {
         clearInterval(watch)
+        if (this.#joined && !goodbye) this.#broke(code)
         this.#joined = false
         this.#order({ kind: 'forget' })
         this.#drained?.()
         resolve(goodbye ? { connected, goodbye } : { connected })
       })
     })
+  }
+
+  #broke(code: number): void {
+    try {
+      this.#passage.broke(code)
+    } catch (error) {
+      this.#fail(asConvoyError(error))
+    }
   }
 
   #greet(): void {
@@ -227,9 +244,11 @@ export class Worker {
         if (message.name !== this.#name) this.#log(`the coordinator calls this worker ${message.name}`)
         this.#name = message.name
         this.#joined = true
+        this.#passage.joined(4 * parameterLayout(message.model).size)
         this.#log(`joined run ${message.run} at ${this.#config.coordinator} as ${message.name}`)
         return this.#order({ kind: 'compile', welcome: message })
       case 'parameters':
+        this.#passage.heard()
         return this.#order({ kind: 'parameters', step: message.step, payload: owned(payload) }, true)
       case 'work':
         if (this.#draining) return
@@ -261,6 +280,7 @@ export class Worker {
           if (reusable) this.#order({ kind: 'reuse', frame }, true)
         }
         if (this.#socket?.readyState !== WebSocket.OPEN) return back()
+        this.#passage.sent(length)
         return this.#socket.send(new Uint8Array(frame, 0, length), back)
       }
       case 'failed': {

@@ -24,19 +24,20 @@ export function archivePath(directory: string): string {
 /**
  * Fetches the official archive into the cache, going on where a broken fetch stopped, and checks its sum.
  *
- * Throws E_DATA_DOWNLOAD where there is no answer or it breaks off (what came is kept), E_DATA_CHECKSUM where the file is
- * not the right one (it is removed).
+ * Throws E_DATA_DOWNLOAD where there is no answer, it breaks off or the disk refuses it (what came is kept), E_DATA_CHECKSUM
+ * where the file is not the right one (it is removed).
  */
 export async function fetchArchive(options: FetchOptions): Promise<string> {
   const { directory, url, md5, timeout, progress } = options
   const file = archivePath(directory)
   if (await stat(file).catch(() => undefined)) return file
   const partial = `${file}.part`
-  await mkdir(directory, { recursive: true })
   const remedy = `Run again to go on where it stopped; or put the file at ${file} yourself; or use --data FOLDER or --data synthetic.`
   try {
+    await mkdir(directory, { recursive: true })
     await download({ what: 'CIFAR-10', url, partial, timeout, progress })
   } catch (error) {
+    if (isOfDisk(error)) throw refusedByDisk(error as Error, directory)
     throw new ConvoyError('E_DATA_DOWNLOAD', (error as Error).message, remedy, { cause: error })
   }
   const sum = await checksum('md5', partial)
@@ -50,4 +51,22 @@ export async function fetchArchive(options: FetchOptions): Promise<string> {
   }
   await rename(partial, file)
   return file
+}
+
+const DISK = /\b(EACCES|EPERM|EROFS|ENOSPC|EDQUOT|ENOTDIR)\b/
+
+/** Whether it was the disk that refused, and not the network. */
+function isOfDisk(error: unknown): boolean {
+  const { code, syscall, cause } = error as NodeJS.ErrnoException
+  if (syscall !== undefined && /^(mkdir|open|write)$/.test(syscall)) return DISK.test(code ?? '')
+  return cause !== undefined && isOfDisk(cause)
+}
+
+function refusedByDisk(error: Error, directory: string): ConvoyError {
+  return new ConvoyError(
+    'E_DATA_DOWNLOAD',
+    `what is fetched cannot be written to ${directory}: ${error.message}`,
+    'Set CONVOY_CACHE to a folder that can be written to and has 350 MB left, or use --data FOLDER or --data synthetic.',
+    { cause: error },
+  )
 }

@@ -2,6 +2,7 @@ import { ConvoyError } from '@convoy/errors'
 import { makeDataset, type Dataset, type Split } from './dataset.ts'
 import { decode, reasonOf } from './images.ts'
 import { byName, few, type LabelledFile, type Layout } from './layout.ts'
+import { loadSharp } from './sharp.ts'
 import type { Source, SourceFile } from './source.ts'
 
 /** Samples up to this are nearly black, of 255. */
@@ -65,6 +66,8 @@ export async function convert<F extends SourceFile>(
     tick()
   }
   const readable = images.flatMap(({ file }) => (file.problem === undefined ? [file] : []))
+  // Where it is missing, no image is at fault.
+  await loadSharp()
   await source.read(readable, use, failed)
   unreadable.sort((a, b) => byName(a.path, b.path))
   if (unreadable.length > 0 && !skipUnreadable) throw refusal(unreadable, images.length)
@@ -78,7 +81,7 @@ export async function convert<F extends SourceFile>(
       ...told(damaged, 'damaged, but decoded'),
       ...told(
         blank,
-        `of one color or nearly black (no sample over ${DARK} of 255; 12 bits in a file of 16 look so)`,
+        `of one colour or nearly black (no sample over ${DARK} of 255; 12 bits in a file of 16 look so)`,
       ),
     ],
     skipped: unreadable.map(({ path, reason }) => `${path} ${reason}`),

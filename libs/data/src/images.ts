@@ -1,6 +1,7 @@
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import type { Metadata, Sharp } from 'sharp'
 import { isBitmap, readBitmap } from './bitmap.ts'
+import { loadSharp } from './sharp.ts'
 import { Room } from './source.ts'
 
 /** Bytes that an image may take when it is decoded as a whole: 89 megapixels of RGB. */
@@ -45,7 +46,7 @@ export async function decode(bytes: Buffer, size: number): Promise<Decoded> {
   const known = other && !/HEIC/.test(other[1])
   if (known) throw new Error(other[1])
   // It takes a tenth of a second to load, which a process that decodes nothing need not spend.
-  const { default: sharp } = await import('sharp')
+  const sharp = await loadSharp()
   if (isBitmap(bytes)) {
     const { data, ...raw } = readBitmap(bytes)
     return { pixels: await toPixels(sharp(data, { raw }), raw, size), damaged: false }
@@ -130,6 +131,7 @@ export function reasonOf(error: unknown): string {
 
 /** As `decode`. Throws E_DATA_IMAGE, naming the file. */
 export async function decodeImage(bytes: Buffer, size: number, path: string): Promise<Buffer> {
+  await loadSharp()
   try {
     return (await decode(bytes, size)).pixels
   } catch (error) {

@@ -1,6 +1,6 @@
 export { augmentationSpec } from './augmentation.ts'
 export type { AugmentationSpec, SampleKey } from './augmentation.ts'
-export { cacheDirectory } from './cache.ts'
+export { cacheDirectory } from './cache-directory.ts'
 export type { Dataset, Split } from './dataset.ts'
 export { checksum, download } from './download.ts'
 export type { DownloadOptions } from './download.ts'
@@ -21,3 +21,4 @@ export { leafAt, parseSizes, sizeAt, sizeChanges, workBetween, workOf } from './
 export type { SizeChange, Stage } from './sizes.ts'
 export { prepare } from './whiten.ts'
 export type { Prepared } from './whiten.ts'
+export { loadSharp } from './sharp.ts'

@@ -4,7 +4,8 @@ import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import path from 'node:path'
 import { ARCHIVE, archiveKind, openArchive } from './archive.ts'
-import { cacheDirectory, cacheKey, readCached, writeCached } from './cache.ts'
+import { cacheDirectory } from './cache-directory.ts'
+import { cacheKey, readCached, writeCached } from './cache.ts'
 import { CIFAR10_MD5, CIFAR10_URL, fetchArchive } from './cifar10.ts'
 import { checkBatches, fromBatches, isBatchFile, isBatchSet } from './batches.ts'
 import { convert } from './convert.ts'
@@ -103,7 +104,7 @@ function loadSynthetic(options: LoadOptions, origin: string): Dataset {
 }
 
 function cacheOf(options: LoadOptions): string {
-  return options.cacheDirectory ?? cacheDirectory(options.environment ?? process.env)
+  return options.cacheDirectory ?? cacheDirectory(options.environment ?? process.env, options.warn)
 }
 
 /** The converted set under `key`, or else what `make` makes, which is then kept. */

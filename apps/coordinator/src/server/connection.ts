@@ -55,7 +55,7 @@ export class Connection {
       if (this.#spend()) this.#heard = performance.now()
     })
     socket.on('error', (error: NodeJS.ErrnoException) => this.#failed(error))
-    socket.on('close', () => this.#closed())
+    socket.on('close', (code) => this.#closed(code))
     socket.on('message', (data, isBinary) => this.#hear(data as Buffer, isBinary))
   }
 
@@ -116,10 +116,11 @@ export class Connection {
     this.#socket.terminate()
   }
 
-  #closed(): void {
+  #closed(code: number): void {
     this.#known()
     clearInterval(this.#watch)
-    this.#leave('connection closed')
+    const tooBig = code === 1009 ? ' by what takes no messages of this size' : ''
+    this.#leave(`connection closed${tooBig}`)
   }
 
   #hear(data: Buffer, isBinary: boolean): void {

@@ -94,6 +94,20 @@ describe('Metrics', () => {
     expect(await line({ step: 2 })).toBe('convoy_image_size 32')
   })
 
+  it('tells autoscalers no number until it has one, and never NaN', async () => {
+    let wanted: number | undefined
+    const metrics = new Metrics({ cluster, workersWanted: () => wanted })
+    const line = async () =>
+      (await metrics.text()).split('\n').find((one) => one.startsWith('convoy_workers_wanted'))
+    expect(await line()).toBeUndefined()
+    wanted = NaN
+    expect(await line()).toBeUndefined()
+    wanted = 3
+    expect(await line()).toBe('convoy_workers_wanted 3')
+    wanted = undefined
+    expect(await line()).toBe('convoy_workers_wanted 3')
+  })
+
   it.each([
     'overlays/monitoring/dashboard.json',
     'overlays/autoscale/scaled-object.yaml',

@@ -28,8 +28,8 @@ export class Metrics {
     const gauge = (name: string, help: string, ...labelNames: string[]) => {
       const made = new Gauge({ name: `convoy_${name}`, help, labelNames, registers: [this.#registry] })
       this.#gauges.set(name, made)
-      // What is not known yet is not 0; only autoscalers want a number from the beginning.
-      if (labelNames.length === 0 && name !== 'workers_wanted') made.remove()
+      // What is not known yet is not 0: an autoscaler would send workers away while a coordinator starts again.
+      if (labelNames.length === 0) made.remove()
     }
     const counter = (name: string, help: string, ...labelNames: string[]) => {
       const made = new Counter({ name: `convoy_${name}`, help, labelNames, registers: [this.#registry] })
@@ -169,7 +169,7 @@ export class Metrics {
     const { cluster } = this.#watched
     this.#set('workers', cluster.size)
     const wanted = this.#watched.workersWanted()
-    if (wanted !== undefined) this.#set('workers_wanted', wanted)
+    if (wanted !== undefined && Number.isFinite(wanted)) this.#set('workers_wanted', wanted)
     const { sent, received } = cluster.traffic
     const advance = (name: string, to: number, labels: Record<string, string> = {}) => {
       const before = this.#seen.get(name + JSON.stringify(labels)) ?? 0
