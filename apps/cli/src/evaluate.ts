@@ -1,5 +1,6 @@
 import { coordinatorSchema, openEvaluation, readRunConfig, type Evaluated } from '@convoy/coordinator'
-import type { ConvoyError } from '@convoy/errors'
+import { withClasses, type Dataset } from '@convoy/data'
+import { ConvoyError } from '@convoy/errors'
 import { buildModel } from '@convoy/model'
 import { networkSpec, requireFinite, type Network } from '@convoy/weights'
 import { createHash } from 'node:crypto'
@@ -44,6 +45,22 @@ async function subjectOf(options: Options, display: Display): Promise<Subject> {
   const network = networkSpec.safeParse(checkpoint.network).data
   const kept = await readRunConfig(directory)
   return { parameters, network, kept, name: `${path.basename(directory)}, step ${step}`, step }
+}
+
+/**
+ * The data set with the classes of the weights, where these say which they are: an image is scored by what its class is called,
+ * not by its number, which another set of folders changes. Throws E_WEIGHTS_FIT where the weights lack one of the classes.
+ */
+function byClassName(dataset: Dataset, { network, name }: Subject): Dataset {
+  const classes = network?.classes
+  if (!classes) return dataset
+  const strange = dataset.classes.filter((label) => !classes.includes(label))
+  if (strange.length === 0) return withClasses(dataset, classes)
+  throw new ConvoyError(
+    'E_WEIGHTS_FIT',
+    `${name} cannot tell ${strange.join(', ')} of ${dataset.origin}; its classes are ${classes.join(', ')}`,
+    'Call the folders of the classes as they were called in training, or fine-tune: `convoy train --data SOURCE --init FILE`.',
+  )
 }
 
 /** A result as a program reads it. */
@@ -97,7 +114,7 @@ export async function evaluate(given: Given, options: Options): Promise<number> 
   const trained = settle(coordinatorSchema, subject.kept)
   const values = { ...subject.kept, ...collect(evaluateSchema, given) }
   const config = settle(evaluateSchema, values)
-  const dataset = await loadData(values, display)
+  const dataset = byClassName(await loadData(values, display), subject)
   // A checkpoint of an older version does not say its network; the run's settings do.
   const model =
     subject.network?.model ??

@@ -68,3 +68,16 @@ export function limit(dataset: Dataset, train?: number, test?: number): Dataset 
   }
   return limited.train === dataset.train && limited.test === dataset.test ? dataset : makeDataset(limited)
 }
+
+/** A data set with labels of `classes`, which hold all of its own, in whatever order. */
+export function withClasses(dataset: Dataset, classes: readonly string[]): Dataset {
+  if (JSON.stringify(classes) === JSON.stringify(dataset.classes)) return dataset
+  const numbers = dataset.classes.map((label) => classes.indexOf(label))
+  const relabelled = (split: Split) => ({ ...split, labels: split.labels.map((label) => numbers[label]) })
+  return makeDataset({
+    ...dataset,
+    classes,
+    train: relabelled(dataset.train),
+    test: relabelled(dataset.test),
+  })
+}

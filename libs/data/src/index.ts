@@ -1,6 +1,7 @@
 export { augmentationSpec } from './augmentation.ts'
 export type { AugmentationSpec, SampleKey } from './augmentation.ts'
 export { cacheDirectory } from './cache-directory.ts'
+export { withClasses } from './dataset.ts'
 export type { Dataset, Split } from './dataset.ts'
 export { checksum, download } from './download.ts'
 export type { DownloadOptions } from './download.ts'

@@ -32,9 +32,9 @@ export interface Source<F extends SourceFile = SourceFile> {
 /** Files and folders that a source may have: more are taken for an archive made to exhaust memory. */
 const MOST_FILES = 2_000_000
 /** Bytes of one file that is read. */
-export const LARGEST_FILE = 128 * 2 ** 20
+export const LARGEST_FILE = 96 * 2 ** 20
 /** Bytes of files that are in memory at a time. */
-const IN_MEMORY = 128 * 2 ** 20
+const IN_MEMORY = 96 * 2 ** 20
 /** What a file counts at least, so that so many are decoded at a time: enough to keep libvips's threads busy. */
 const LEAST = IN_MEMORY / 16
 
