@@ -1,14 +1,7 @@
 import { createHash } from 'node:crypto'
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { homedir } from 'node:os'
 import path from 'node:path'
 import { makeDataset, type Dataset } from './dataset.ts'
-
-/** Where Convoy keeps fetched and converted data sets: `CONVOY_CACHE`, or the user's cache folder. */
-export function cacheDirectory(environment: NodeJS.ProcessEnv): string {
-  const base = environment['XDG_CACHE_HOME'] || path.join(homedir(), '.cache')
-  return environment['CONVOY_CACHE'] || path.join(base, 'convoy')
-}
 
 /** Layout of a cached file: a line of JSON, then train labels, train pixels, test labels and test pixels, raw. */
 interface Header {

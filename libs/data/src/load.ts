@@ -1,3 +1,4 @@
+import { cacheDirectory } from '@convoy/download'
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import { createHash } from 'node:crypto'
 import { createReadStream, type Dirent } from 'node:fs'
@@ -5,7 +6,7 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { readArchive } from './archive.ts'
-import { cacheDirectory, cacheKey, readCached, writeCached } from './cache.ts'
+import { cacheKey, readCached, writeCached } from './cache.ts'
 import {
   CIFAR10_MD5,
   CIFAR10_URL,
@@ -136,6 +137,7 @@ async function loadCifar10(options: LoadOptions, origin: string): Promise<Datase
       md5,
       timeout: options.timeout ?? NO_ANSWER,
       progress: options.progress ?? (() => {}),
+      environment,
     })
     return readCifarArchive(file, origin)
   })
