@@ -8,6 +8,7 @@ import { Display, styleFor } from './display.ts'
 import { EngineProcess } from './engine-process.ts'
 import { LocalWorkers, planWorkers } from './local.ts'
 import type { Measure } from './measure-engine.ts'
+import { besideOnednn } from './onednn.ts'
 import { collect, settle, type Given } from './options.ts'
 import { EXIT, trainSchema } from './schemas.ts'
 import { median } from './statistics.ts'
@@ -125,7 +126,7 @@ export async function benchCluster(
   const display = new Display(styleFor(options.json), process.stdout)
   const values = collect(trainSchema, given)
   const config = settle(benchSchema, values)
-  const dataset = await loadData(values, display)
+  const dataset = await besideOnednn(config, display, () => loadData(values, display))
   const plan = await planWorkers(config)
   const workers = plan.count
   const { rounds } = options

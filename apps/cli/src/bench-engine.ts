@@ -8,6 +8,7 @@ import { availableParallelism } from 'node:os'
 import { Display, styleFor } from './display.ts'
 import { EngineProcess } from './engine-process.ts'
 import { EXIT } from './schemas.ts'
+import { bringOnednn } from './onednn.ts'
 import type { Given } from './options.ts'
 import { median } from './statistics.ts'
 import { startTorch, type TorchPeer } from './torch-peer.ts'
@@ -246,6 +247,7 @@ export async function benchEngine(
   { json, rounds }: { json?: boolean; rounds: number },
 ): Promise<number> {
   const display = new Display(styleFor(json), process.stdout)
+  await bringOnednn({ engine: 'auto', gpu: false }, display)
   const cores = Math.min(2, availableParallelism())
   const benches = Array.from({ length: cores }, () => new EngineProcess())
   const engines = engineCases(benches)

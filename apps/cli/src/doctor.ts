@@ -1,10 +1,12 @@
+import { isOffline } from '@convoy/download'
 import type { EngineChoice } from '@convoy/engine'
-import { onednnStatus } from '@convoy/engine-onednn'
+import { canFetchOnednn, onednnStatus } from '@convoy/engine-onednn'
 import { createEngine } from '@convoy/engines'
 import { asConvoyError } from '@convoy/errors'
 import { spawnSync } from 'node:child_process'
 import { arch, cpus, platform } from 'node:os'
 import { allowance, allowanceText, workersFor } from './machine.ts'
+import { slowness } from './onednn.ts'
 import { EXIT } from './schemas.ts'
 
 interface Finding {
@@ -38,6 +40,18 @@ async function tryEngine(name: string, choice: Partial<EngineChoice>): Promise<F
   }
 }
 
+/** How this machine gets oneDNN. */
+function onednnAdvice(install: string): string {
+  const why = `without it training is ${slowness()}`
+  if (canFetchOnednn())
+    return isOffline(process.env)
+      ? `CONVOY_OFFLINE is set: unset it for ${install} (39 MB from PyPI), or install the system’s own; ${why}`
+      : `the first training fetches it (39 MB from PyPI), and so does ${install}; ${why}`
+  // Without SVE, oneDNN has few kernels for ARM; TensorFlow's wheel brings ARM's library.
+  const arm = arch() === 'arm64' && platform() === 'linux' && !install.includes('tensorflow')
+  return `${install}${arm ? ', or ./convoy setup tensorflow, whose oneDNN has ARM’s own kernels (bench engine tells)' : ''}; ${why}`
+}
+
 /** `convoy doctor`: what this machine can run, and how to make it faster. */
 export async function doctor({ json }: { json?: boolean }): Promise<number> {
   const findings: Finding[] = []
@@ -65,7 +79,7 @@ export async function doctor({ json }: { json?: boolean }): Promise<number> {
           name: 'oneDNN',
           ok: false,
           text: onednn.reason,
-          advice: `${onednn.install}   (training is then some 4 times faster than on WebAssembly, 9 times with bf16)`,
+          advice: onednnAdvice(onednn.install),
         },
   )
   findings.push(await tryEngine('WebAssembly', { engine: 'tfjs-wasm' }))

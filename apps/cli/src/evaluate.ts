@@ -10,6 +10,7 @@ import { loadData } from './dataset.ts'
 import { Display, styleFor } from './display.ts'
 import { grouped, percent } from './format.ts'
 import { LocalWorkers, planWorkers } from './local.ts'
+import { besideOnednn } from './onednn.ts'
 import { collect, settle, type Given } from './options.ts'
 import { classScores, confusionSvg, drawMistakes, scoreTable, worstMistakes } from './scores.ts'
 import { EXIT, evaluateSchema } from './schemas.ts'
@@ -114,7 +115,8 @@ export async function evaluate(given: Given, options: Options): Promise<number> 
   const trained = settle(coordinatorSchema, subject.kept)
   const values = { ...subject.kept, ...collect(evaluateSchema, given) }
   const config = settle(evaluateSchema, values)
-  const dataset = byClassName(await loadData(values, display), subject)
+  const loaded = await besideOnednn(config, display, () => loadData(values, display))
+  const dataset = byClassName(loaded, subject)
   // A checkpoint of an older version does not say its network; the run's settings do.
   const model =
     subject.network?.model ??

@@ -20,6 +20,7 @@ interface Common {
   json?: boolean
   verbose?: boolean
   config?: string
+  offline?: boolean
 }
 
 /** What a recipe comes to, in words. */
@@ -49,7 +50,14 @@ const program = new Command('convoy')
   .description('Trains convnets on machines that come and go, with bit for bit the same result.')
   .showHelpAfterError('(--help lists what there is)')
   .configureHelp({ showGlobalOptions: false })
+  .hook('preAction', (_program, action) => {
+    // What fetches looks at the variable.
+    if (action.opts<Common>().offline) process.env['CONVOY_OFFLINE'] = 'true'
+  })
   .exitOverride()
+
+/** A flag of all commands that may fetch something. */
+const offline = ['--offline', 'fetch nothing, neither data sets nor libraries [CONVOY_OFFLINE]'] as const
 
 function command(name: string, description: string): Command {
   return program
@@ -78,6 +86,7 @@ addOptions(
   command('train', 'train on this machine: a coordinator and its workers in one command')
     .option('--recipe <NAME>', `options that belong together: ${Object.keys(recipes).join(', ')}`)
     .option('--config <FILE>', 'JSON file of options, by their names in camelCase')
+    .option(...offline)
     .option('--resume', 'go on with the newest run that is not finished'),
   trainSchema.extend(logSchema.shape),
   recipeHelp,
@@ -91,7 +100,8 @@ addOptions(
 addOptions(
   command('coordinator', 'the coordinator alone: listens, and waits for workers')
     .option('--recipe <NAME>', `options that belong together: ${Object.keys(recipes).join(', ')}`)
-    .option('--config <FILE>', 'JSON file of options'),
+    .option('--config <FILE>', 'JSON file of options')
+    .option(...offline),
   coordinatorSchema.extend(logSchema.shape),
   recipeHelp,
 ).action(async (options: Common & Record<string, unknown>) => {
@@ -102,10 +112,9 @@ addOptions(
 })
 
 addOptions(
-  command('worker', 'one worker: computes gradients for a coordinator').option(
-    '--config <FILE>',
-    'JSON file of options',
-  ),
+  command('worker', 'one worker: computes gradients for a coordinator')
+    .option('--config <FILE>', 'JSON file of options')
+    .option(...offline),
   workerSchema.extend(logSchema.shape),
 ).action(async (options: Common & Record<string, unknown>) => {
   const set = given(options, [workerSchema, logSchema])
@@ -131,7 +140,8 @@ addOptions(
     .option('--flip', 'also with each image mirrored, the means reported apart')
     .option('--svg <FILE>', 'write the confusion matrix as an image')
     .option('--model <NAME>', takenAs)
-    .option('--worst <FILE>', 'write the most wrong images as one picture (.png)'),
+    .option('--worst <FILE>', 'write the most wrong images as one picture (.png)')
+    .option(...offline),
   evaluateSchema,
 ).action(async (options: Common & Record<string, unknown>) => {
   const { evaluate } = await import('./evaluate.ts')
@@ -146,7 +156,8 @@ addOptions(
     ),
   )
     .option('--model <NAME>', takenAs)
-    .option('--top <K>', 'how many classes to show', '3'),
+    .option('--top <K>', 'how many classes to show', '3')
+    .option(...offline),
   engineSchema,
 ).action(async (images: string[], options: Common & Record<string, unknown>) => {
   const { predict } = await import('./predict.ts')
@@ -227,6 +238,7 @@ for (const [name, description] of [
       .command(name)
       .description(description)
       .argument('[SOURCE]', 'as --data')
+      .option(...offline)
       .option('--json', 'one JSON object')
       .option('--verbose', 'show stack traces')
       .exitOverride(),
@@ -243,10 +255,21 @@ command('doctor', 'what this machine can run, and how to make it faster').action
   process.exitCode = await doctor(options)
 })
 
-program
+const setup = program
   .command('setup')
-  .description('what an engine needs and npm does not bring: tensorflow')
+  .description('what an engine needs and npm does not bring: onednn, tensorflow')
   .exitOverride()
+setup
+  .command('onednn')
+  .description("oneDNN into the user's cache, as the first training does by itself")
+  .option('--json', 'one JSON object a line')
+  .option('--verbose', 'show stack traces and details')
+  .exitOverride()
+  .action(async (options: Common) => {
+    const { setUpOnednn } = await import('./setup.ts')
+    process.exitCode = await setUpOnednn(options)
+  })
+setup
   .command('tensorflow')
   .description("libtensorflow for --engine tfjs-tensorflow, into the user's cache")
   .option('--gpu', 'the one that can use an NVIDIA GPU')
@@ -259,8 +282,8 @@ program
   .option('--verbose', 'show stack traces and details')
   .exitOverride()
   .action(async (options: Common & { gpu?: boolean; from?: string }) => {
-    const { setUp } = await import('./setup.ts')
-    process.exitCode = await setUp(options)
+    const { setUpTensorflow } = await import('./setup.ts')
+    process.exitCode = await setUpTensorflow(options)
   })
 
 /** How often something is measured. Throws E_USAGE. */
@@ -280,6 +303,7 @@ addOptions(
     .command('engine')
     .description('images/s of every engine that runs here, beside PyTorch where there is one')
     .option('--rounds <N>', 'interleaved rounds; the median counts', parseRounds, 5)
+    .option(...offline)
     .option('--json', 'one JSON object a line, a summary last')
     .option('--verbose', 'show stack traces')
     .exitOverride(),
@@ -293,6 +317,7 @@ addOptions(
     .command('cluster')
     .description('images/s of a local cluster beside the bare speed of its engines')
     .option('--rounds <N>', 'interleaved rounds; the median counts', parseRounds, 12)
+    .option(...offline)
     .option('--json', 'one JSON object a line, a summary last')
     .option('--verbose', 'show stack traces')
     .exitOverride(),

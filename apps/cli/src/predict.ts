@@ -9,6 +9,7 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { Display, styleFor } from './display.ts'
 import { percent } from './format.ts'
+import { bringOnednn } from './onednn.ts'
 import { collect, settle, type Given } from './options.ts'
 import { EXIT } from './schemas.ts'
 import { openSource, type SourceOptions } from './source.ts'
@@ -81,6 +82,7 @@ export async function predict(paths: readonly string[], given: Given, options: O
   const classes = network.classes ?? Array.from({ length: model.classes }, (_, i) => `class ${i}`)
   const files = await imagesOf(paths)
   const choice = settle(engineSchema, collect(engineSchema, given))
+  await bringOnednn(choice, display)
   // A few images are soon done, and bf16 would change the third digit of a probability.
   const precision = choice.precision === 'auto' ? 'float32' : choice.precision
   const engine = await createEngine({ ...choice, device: choice.device ?? 0, precision })

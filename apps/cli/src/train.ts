@@ -18,6 +18,7 @@ import type { z } from 'zod'
 import { loadData } from './dataset.ts'
 import { Display, styleFor } from './display.ts'
 import { LocalWorkers, planWorkers } from './local.ts'
+import { besideOnednn } from './onednn.ts'
 import { EXIT, trainSchema } from './schemas.ts'
 import { collect, pick, settle, type Given } from './options.ts'
 
@@ -120,8 +121,7 @@ export async function train(given: Given, options: Options): Promise<number> {
   const display = new Display(styleFor(options.json), process.stdout, options.logger)
   const { values: set, resumed } = await settings(given, options, trainSchema)
   let values = set
-  settle(trainSchema, values)
-  let dataset = await loadData(values, display)
+  let dataset = await besideOnednn(settle(trainSchema, values), display, () => loadData(values, display))
   // Where nobody chose a data set and none is to be had, a first run shows in minutes that it works.
   const nothingChosen = !resumed && options.recipe === undefined && values['data'] === undefined
   const demo = nothingChosen && dataset.name === 'synthetic'

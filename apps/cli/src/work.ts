@@ -1,6 +1,8 @@
 import { ConvoyError } from '@convoy/errors'
 import { keepHealthFile, Worker, workerSchema } from '@convoy/worker'
 import type { Logger } from 'pino'
+import { Display, styleFor } from './display.ts'
+import { bringOnednn } from './onednn.ts'
 import { settle } from './options.ts'
 
 /** Set for workers that `convoy train` starts: the terminal's Ctrl-C is for their parent, whose end is theirs. */
@@ -19,6 +21,8 @@ export async function work(
     if (logger) return logger.info({ event: 'worker' }, text)
     process.stdout.write(json ? `${JSON.stringify({ event: 'worker', text })}\n` : `${text}\n`)
   }
+  // What `convoy train` starts finds what it has fetched.
+  if (!managed) await bringOnednn({ engine, gpu }, new Display(styleFor(json), process.stdout, logger))
   log(`looking for the coordinator at ${config.coordinator}`)
   const worker = new Worker(
     config,

@@ -1,3 +1,4 @@
+import { proxyAgent, proxyFor, withoutCredentials } from '@convoy/download'
 import { asConvoyError, ConvoyError, isErrorCode } from '@convoy/errors'
 import {
   encodeFrame,
@@ -15,7 +16,7 @@ import {
 import { parameterLayout } from '@convoy/model'
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import type { IncomingMessage } from 'node:http'
+import type { Agent, IncomingMessage } from 'node:http'
 import { availableParallelism, hostname } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker as Thread } from 'node:worker_threads'
@@ -43,6 +44,8 @@ export class Worker {
   readonly #log: WorkerLog
   readonly #thread: Thread
   readonly #instance = randomBytes(16).toString('hex')
+  /** Of the proxy that the coordinator is reached through. */
+  #agent: Agent | undefined
   readonly #tls: { ca: Buffer } | undefined
   #name: string
   #socket: WebSocket | undefined
@@ -72,6 +75,12 @@ export class Worker {
 
   /** Works until the coordinator says goodbye, `stop` is called, or nothing can be done any more (then it throws). */
   async run(): Promise<void> {
+    const { coordinator } = this.#config
+    const proxy = proxyFor(coordinator, process.env)
+    if (proxy !== undefined) {
+      this.#log(`through the proxy ${withoutCredentials(proxy)}; names in NO_PROXY are reached without it`)
+      this.#agent = await proxyAgent(coordinator, process.env)
+    }
     let pause = 100
     let lost = performance.now()
     for (;;) {
@@ -94,7 +103,7 @@ export class Worker {
         this.#log('connection lost; looking for the coordinator again')
         if (this.#passage.blocked) this.#log(this.#passage.error().toText())
       }
-      const { giveUpAfter, coordinator } = this.#config
+      const { giveUpAfter } = this.#config
       if (giveUpAfter > 0 && now - lost > 1000 * giveUpAfter) {
         if (this.#passage.blocked) throw this.#passage.error()
         throw new ConvoyError(
@@ -164,6 +173,7 @@ export class Worker {
         handshakeTimeout: 10_000,
         // A proxy sends /convoy on to /convoy/; ws shows no other host the token.
         followRedirects: true,
+        agent: this.#agent,
         headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
       })
       this.#socket = socket

@@ -1,7 +1,7 @@
+import { checksum, download } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
 import { mkdir, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
-import { checksum, download } from './download.ts'
 
 /** The official archive: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. */
 export const CIFAR10_URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz'
@@ -14,6 +14,8 @@ export interface FetchOptions {
   /** No answer within this is a no, in milliseconds. */
   readonly timeout: number
   readonly progress: (text: string) => void
+  /** Proxies, and whether anything may be fetched. */
+  readonly environment: NodeJS.ProcessEnv
 }
 
 /** Where the archive is kept once it was fetched and its checksum found right. */
@@ -28,14 +30,14 @@ export function archivePath(directory: string): string {
  * where the file is not the right one (it is removed).
  */
 export async function fetchArchive(options: FetchOptions): Promise<string> {
-  const { directory, url, md5, timeout, progress } = options
+  const { directory, url, md5, timeout, progress, environment } = options
   const file = archivePath(directory)
   if (await stat(file).catch(() => undefined)) return file
   const partial = `${file}.part`
   const remedy = `Run again to go on where it stopped; or put the file at ${file} yourself; or use --data FOLDER or --data synthetic.`
   try {
     await mkdir(directory, { recursive: true })
-    await download({ what: 'CIFAR-10', url, partial, timeout, progress })
+    await download({ what: 'CIFAR-10', url, partial, timeout, progress, environment })
   } catch (error) {
     if (isOfDisk(error)) throw refusedByDisk(error as Error, directory)
     throw new ConvoyError('E_DATA_DOWNLOAD', (error as Error).message, remedy, { cause: error })

@@ -31,7 +31,7 @@ beforeEach(() => {
     cacheDirectory: path.join(folder, 'cache'),
     environment: {},
     warn: (text) => warnings.push(text),
-    timeout: 500,
+    timeout: 5_000,
   }
 })
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
@@ -153,7 +153,7 @@ describe('fetching CIFAR-10', () => {
       response.writeHead(range ? 206 : 200, { 'content-length': archive.length - from })
       response.write(archive.subarray(from, from + Math.min(breakAfter, archive.length - from)), () => {
         if (breakAfter === Infinity) response.end()
-        else setTimeout(() => response.destroy(), 100)
+        else setTimeout(() => response.destroy(), 1_000)
       })
     })
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

@@ -1,10 +1,10 @@
+import { cacheDirectory } from '@convoy/download'
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import path from 'node:path'
 import { ARCHIVE, archiveKind, openArchive } from './archive.ts'
-import { cacheDirectory } from './cache-directory.ts'
 import { cacheKey, readCached, writeCached } from './cache.ts'
 import { CIFAR10_MD5, CIFAR10_URL, fetchArchive } from './cifar10.ts'
 import { checkBatches, fromBatches, isBatchFile, isBatchSet } from './batches.ts'
@@ -138,6 +138,7 @@ async function loadCifar10(options: LoadOptions, origin: string): Promise<Datase
       md5,
       timeout: options.timeout ?? NO_ANSWER,
       progress: options.progress ?? (() => {}),
+      environment,
     })
     return readBatches(await openArchive(file, options.progress ?? (() => {})), origin)
   })

@@ -1,4 +1,4 @@
-import { cacheDirectory } from './cache-directory.ts'
+import { cacheDirectory } from '@convoy/download'
 import { cacheKey, readCached, writeCached } from './cache.ts'
 import { makeDataset, type Dataset, type Split } from './dataset.ts'
 import { GCN_SCALE, normaliseContrast, type PreprocessingSpec } from './preprocessing.ts'

@@ -13,7 +13,7 @@ describe('loadOnednn', () => {
     vi.stubEnv('CONVOY_ONEDNN', '/nowhere/libdnnl.so')
     const { loadOnednn } = await fresh()
     expect(() => loadOnednn()).toThrow(
-      expect.objectContaining({ code: 'E_ENGINE', remedy: expect.stringContaining('install') as string }),
+      expect.objectContaining({ code: 'E_ENGINE', remedy: expect.stringMatching(/install|setup/) as string }),
     )
   })
 })
@@ -26,7 +26,7 @@ describe('onednnStatus', () => {
     expect(status.found).toBe(false)
     if (!status.found) {
       expect(status.reason).toContain('/nowhere/libdnnl.so')
-      expect(status.install).toMatch(/^(apt-get|dnf|brew|pip) install \S+$/)
+      expect(status.install).toMatch(/^((apt-get|dnf|brew|pip) install|\.\/convoy setup) \S+$/)
     }
   })
 

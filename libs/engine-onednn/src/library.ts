@@ -1,15 +1,17 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { arch, platform } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import koffi, { type LibraryHandle } from 'koffi'
 import { ConvoyError } from '@convoy/errors'
 import type { Calls, Handle } from './calls.ts'
 import { calls2 } from './library2.ts'
 import { calls3 } from './library3.ts'
+import { canFetchOnednn, fetchedLibrary, OPENMP_NAME } from './setup.ts'
 
 /**
  * Finds and loads oneDNN. The file is looked for, in order, in CONVOY_ONEDNN (which then must name a library that
- * loads), by the names that the system's loader knows, and in the `lib` folder of the Python environment that is active.
+ * loads), by the names that the system's loader knows, in the `lib` folder of the Python environment that is active, and
+ * where it was fetched to (setup.ts).
  */
 
 /** A loaded oneDNN. */
@@ -85,7 +87,8 @@ function candidates(): string[] {
     if (prefix) folders.push(join(prefix, platform() === 'win32' ? 'Library/bin' : 'lib'))
   }
   const inFolders = folders.flatMap((folder) => names.map((name) => join(folder, name)))
-  return [...names, ...inFolders.filter((file) => existsSync(file))]
+  const fetched = fetchedLibrary()
+  return [...names, ...inFolders.filter((file) => existsSync(file)), ...(fetched ? [fetched] : [])]
 }
 
 /** The command that installs oneDNN here. */
@@ -97,6 +100,7 @@ function installCommand(): string {
       return 'pip install onednn-cpu-vcomp'
     default:
   }
+  if (canFetchOnednn()) return './convoy setup onednn'
   const read = (file: string) => (existsSync(file) ? readFileSync(file, 'utf8') : '')
   const release = read('/etc/os-release')
   if (/^ID(_LIKE)?=.*(fedora|rhel|centos)/m.test(release)) return 'dnf install onednn'
@@ -106,7 +110,8 @@ function installCommand(): string {
     const three = /^ID=ubuntu/m.test(release) ? version >= 24.1 : version >= 13
     return `apt-get install ${three ? 'libdnnl3' : 'libdnnl2'}`
   }
-  return 'pip install onednn-cpu-gomp'
+  // PyPI has none for other processors, and none without glibc; TensorFlow's has oneDNN inside.
+  return './convoy setup tensorflow'
 }
 
 /**
@@ -121,7 +126,16 @@ function pin(path: string): void {
   open(path, NOW | NO_DELETE)
 }
 
+/** Loads the OpenMP that lies beside a library: by its name, the loader then knows that it is there. */
+function loadOpenMp(path: string): void {
+  const file = join(dirname(path), OPENMP_NAME)
+  if (path !== fetchedLibrary() || !existsSync(file)) return
+  koffi.load(file)
+  pin(file)
+}
+
 function loadFrom(path: string): OnednnLibrary {
+  loadOpenMp(path)
   const library = koffi.load(path)
   pin(path)
   const versionAt = library.func('void *dnnl_version()')() as Handle
@@ -163,30 +177,28 @@ function threadSetter(library: LibraryHandle, runtime: number, path: string): (t
   }
 }
 
-let loaded: OnednnLibrary | ConvoyError | undefined
+let loaded: OnednnLibrary | undefined
 
 /**
  * Loads oneDNN, once for each thread of JavaScript. Throws E_ENGINE, with the command that installs it, where there is
- * none that loads.
+ * none that loads; it may be there the next time.
  */
 export function loadOnednn(): OnednnLibrary {
-  loaded ??= load()
-  if (loaded instanceof ConvoyError) throw loaded
-  return loaded
+  return (loaded ??= load())
 }
 
-function load(): OnednnLibrary | ConvoyError {
+function load(): OnednnLibrary {
   const reasons: string[] = []
   for (const path of candidates()) {
     try {
       return loadFrom(path)
     } catch (error) {
-      if (error instanceof ConvoyError) return error
+      if (error instanceof ConvoyError) throw error
       reasons.push(`${path}: ${error instanceof Error ? error.message : String(error)}`)
     }
   }
   const asked = process.env['CONVOY_ONEDNN']
-  return new ConvoyError(
+  throw new ConvoyError(
     'E_ENGINE',
     asked ? `CONVOY_ONEDNN names no library that loads (${reasons[0]})` : 'oneDNN is not installed',
     `Install it with: ${installCommand()}`,

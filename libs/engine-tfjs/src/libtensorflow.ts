@@ -1,4 +1,4 @@
-import { cacheDirectory } from '@convoy/data'
+import { cacheDirectory } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
 import koffi from 'koffi'
 import { spawnSync } from 'node:child_process'

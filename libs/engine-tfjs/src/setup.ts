@@ -1,13 +1,10 @@
-import { checksum, download } from '@convoy/data'
+import { fetchWheel, request, unzip, type Wheel } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
 import { spawn, spawnSync } from 'node:child_process'
-import { createWriteStream, existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { arch, platform } from 'node:os'
 import path from 'node:path'
-import { Transform } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
-import type { Entry, ZipFile } from 'yauzl'
 import { PACKAGES, SETUP_RECORD, tensorflowFolder } from './libtensorflow.ts'
 
 /**
@@ -24,11 +21,6 @@ const TENSORFLOW = '2.20.0'
 /** Which CPython the wheel is for makes no difference to the library in it. */
 const TAG = `${TENSORFLOW}-cp312-cp312-manylinux_2_17`
 
-interface Wheel {
-  readonly project: 'tensorflow' | 'tensorflow-cpu'
-  readonly file: string
-  readonly sha256: string
-}
 const wheels: Readonly<Record<string, Wheel>> = {
   'x64 cpu': {
     project: 'tensorflow-cpu',
@@ -151,7 +143,8 @@ async function packageAnswers(gpu: boolean, environment: NodeJS.ProcessEnv): Pro
   const base = environment['TFJS_NODE_BASE_URI'] || `${host}tensorflow/libtensorflow/libtensorflow-`
   try {
     const url = `${base}${gpu ? 'gpu' : 'cpu'}-linux-x86_64-2.9.1.tar.gz`
-    return (await fetch(url, { method: 'HEAD', signal: AbortSignal.timeout(PATIENCE) })).ok
+    const signal = AbortSignal.timeout(PATIENCE)
+    return (await request(url, { method: 'HEAD', signal }, environment)).ok
   } catch {
     return false
   }
@@ -185,7 +178,7 @@ async function setUpFromWheel(
   const { wheel, compiler } = checkForWheel(gpu, environment)
   const unpacked = path.join(home, 'deps', wheel.file)
   if (!existsSync(unpacked)) {
-    const file = await fetchWheel(wheel, folder, progress, environment)
+    const file = await fetchWheel(wheel, folder, { progress, environment, timeout: PATIENCE })
     await rm(path.join(home, 'deps'), { recursive: true, force: true })
     await unpack(file, path.join(home, 'deps'), progress)
     await writeFile(unpacked, '')
@@ -195,72 +188,19 @@ async function setUpFromWheel(
   await compileBinding(compiler, home, folder, environment)
 }
 
-/** Fetches a wheel into a folder, from where PIP_INDEX_URL points or PyPI, and checks its sum. Throws E_SETUP. */
-export async function fetchWheel(
-  { project, file, sha256 }: Wheel,
-  folder: string,
-  progress: (text: string) => void,
-  environment: NodeJS.ProcessEnv,
-): Promise<string> {
-  const target = path.join(folder, file)
-  if (existsSync(target)) return target
-  const index = (environment['PIP_INDEX_URL'] || 'https://pypi.org/simple').replace(/\/*$/, '')
-  const remedy = `Run again to go on where it stopped; or put the file (pip download --no-deps --only-binary=:all: --python-version 3.12 ${project}==${TENSORFLOW}) into ${folder} yourself.`
-  const partial = `${target}.part`
-  try {
-    const url = await wheelAddress(`${index}/${project}/`, file)
-    await download({ what: file.split('-cp')[0], url, partial, timeout: PATIENCE, progress })
-  } catch (error) {
-    throw fail((error as Error).message, remedy, error)
-  }
-  progress('checking what came')
-  const sum = await checksum('sha256', partial)
-  if (sum !== sha256) {
-    await rm(partial, { force: true })
-    throw fail(
-      `${file} has sha256 ${sum} instead of ${sha256}`,
-      'Run again to fetch it anew, or check what stands between.',
-    )
-  }
-  await rename(partial, target)
-  return target
-}
-
-/** Looks a file up in a project's page of the index (PEP 691 JSON, or the HTML of PEP 503). Throws an Error. */
-async function wheelAddress(page: string, file: string): Promise<string> {
-  const accept = 'application/vnd.pypi.simple.v1+json, text/html;q=0.1'
-  let text: string
-  try {
-    const answer = await fetch(page, { headers: { accept }, signal: AbortSignal.timeout(3 * PATIENCE) })
-    if (!answer.ok) throw new Error(`HTTP ${answer.status}`)
-    text = await answer.text()
-  } catch (error) {
-    const { message, cause } = error as Error
-    throw new Error(`${page} could not be read: ${cause instanceof Error ? cause.message : message}`, {
-      cause: error,
-    })
-  }
-  // In either form the address is the one quoted text that holds the file's name at the end of its path.
-  const address = new RegExp(`"([^"\\s]*/${file.replaceAll('.', '\\.')})[#"]`).exec(text)?.[1]
-  if (address === undefined) throw new Error(`${page} does not list ${file}`)
-  return new URL(address, page).href
-}
-
 /** Lays libraries and headers of a wheel out as the package expects them: deps/lib and deps/include. */
 async function unpack(file: string, deps: string, progress: (text: string) => void): Promise<void> {
-  let zip: ZipFile
+  const target = (name: string): string | undefined => {
+    const library = LIBRARIES.exec(name)?.[1]
+    const header = HEADERS.exec(name)?.[1]
+    if (library !== undefined) return path.join(deps, 'lib', library)
+    return header === undefined ? undefined : path.join(deps, 'include', header)
+  }
   try {
-    const { openPromise } = await import('yauzl')
-    zip = await openPromise(file)
-    for await (const entry of zip.eachEntry()) {
-      const library = LIBRARIES.exec(entry.fileName)?.[1]
-      const header = HEADERS.exec(entry.fileName)?.[1]
-      if (library !== undefined) {
-        await extract(zip, entry, path.join(deps, 'lib', library), progress)
-        // The names that the linker looks for.
-        const short = library.replace('_cc', '').replace('.so.2', '.so')
-        await symlink(library, path.join(deps, 'lib', short))
-      } else if (header !== undefined) await extract(zip, entry, path.join(deps, 'include', header), () => {})
+    for (const written of await unzip(file, target, progress)) {
+      // The names that the linker looks for.
+      const short = written.replace('_cc', '').replace('.so.2', '.so')
+      if (short !== written) await symlink(path.basename(written), short)
     }
   } catch (error) {
     throw fail(
@@ -269,30 +209,6 @@ async function unpack(file: string, deps: string, progress: (text: string) => vo
       error,
     )
   }
-}
-
-async function extract(
-  zip: ZipFile,
-  entry: Entry,
-  target: string,
-  progress: (text: string) => void,
-): Promise<void> {
-  await mkdir(path.dirname(target), { recursive: true })
-  const started = performance.now()
-  let done = 0
-  const count = new Transform({
-    transform(chunk: Buffer, _encoding, next) {
-      done += chunk.length
-      const seconds = (performance.now() - started) / 1000
-      const left = (seconds * (entry.uncompressedSize - done)) / done
-      const megabytes = (bytes: number) => (bytes / 1e6).toFixed(0)
-      progress(
-        `unpacking ${path.basename(target)}: ${megabytes(done)} of ${megabytes(entry.uncompressedSize)} MB, ETA ${left.toFixed(0)} s`,
-      )
-      next(null, chunk)
-    },
-  })
-  await pipeline(await zip.openReadStreamPromise(entry), count, createWriteStream(target))
 }
 
 /** What the package's binding.gyp says, in one call of the compiler: no Python, make or headers of this Node.js are needed. */

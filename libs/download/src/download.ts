@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { open, stat } from 'node:fs/promises'
 import { pipeline } from 'node:stream/promises'
+import { loadFetch, request, withoutCredentials } from './request.ts'
 
 export interface DownloadOptions {
   /** What it is, for progress. */
@@ -12,6 +13,8 @@ export interface DownloadOptions {
   /** No answer within this is a no, in milliseconds. */
   readonly timeout: number
   readonly progress: (text: string) => void
+  readonly environment: NodeJS.ProcessEnv
+  readonly signal?: AbortSignal | undefined
 }
 
 /** Digest of a file, in hexadecimal. */
@@ -29,25 +32,35 @@ export async function download(options: DownloadOptions): Promise<void> {
   try {
     await receive(options)
   } catch (error) {
-    throw new Error(`${options.url} could not be fetched: ${reason(error)}`, { cause: error })
+    const address = withoutCredentials(options.url)
+    throw new Error(`${address} could not be fetched: ${fetchReason(error)}`, { cause: error })
   }
 }
 
-function reason(error: unknown): string {
+/** What was in the way of a fetch, in words: `fetch` itself only says that it failed. */
+export function fetchReason(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
-  return error.cause instanceof Error ? error.cause.message : error.message
+  const { message, code } = (error.cause instanceof Error ? error.cause : error) as NodeJS.ErrnoException
+  // Where a name has several addresses, the message is empty.
+  return message || code || error.message
 }
 
-async function receive({ what, url, partial, timeout, progress }: DownloadOptions): Promise<void> {
+async function receive(options: DownloadOptions): Promise<void> {
+  const { what, url, partial, timeout, progress, environment, signal } = options
   const have = (await stat(partial).catch(() => undefined))?.size ?? 0
+  await loadFetch()
   const abort = new AbortController()
   // Each piece must come within the time-out; the whole may take as long as it takes.
   let watch = setTimeout(() => abort.abort(new Error(`no answer within ${timeout / 1000} s`)), timeout)
   try {
-    const response = await fetch(url, {
-      signal: abort.signal,
-      headers: have > 0 ? { range: `bytes=${have}-` } : {},
-    })
+    const response = await request(
+      url,
+      {
+        signal: signal ? AbortSignal.any([signal, abort.signal]) : abort.signal,
+        headers: have > 0 ? { range: `bytes=${have}-` } : {},
+      },
+      environment,
+    )
     if (response.status === 416) return
     if (!response.ok || !response.body) throw new Error(`HTTP ${response.status}`)
     const resumed = response.status === 206

@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { cacheDirectory } from './cache-directory.ts'
+import { cacheDirectory } from './cache.ts'
 
 const folder = mkdtempSync(path.join(tmpdir(), 'convoy-home-'))
 afterAll(() => rmSync(folder, { recursive: true }))

@@ -1,0 +1,77 @@
+import { isOffline } from '@convoy/download'
+import { asConvoyError } from '@convoy/errors'
+import { existsSync, readFileSync } from 'node:fs'
+import type { Display } from './display.ts'
+
+/** No answer within this is a no, in milliseconds: training starts without oneDNN then. */
+const PATIENCE = 3_000
+
+/** What WebAssembly costs on this machine, in words. */
+export function slowness(): string {
+  const cpu = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : ''
+  return /\b(avx512_bf16|amx_bf16)\b/.test(cpu) ? 'about 9 times slower' : 'about 4 times slower'
+}
+
+/**
+ * Fetches oneDNN, once, where this machine would compute with it and has none; where that fails, a line says what it costs.
+ *
+ * Throws E_SETUP where it fails and the engine was named.
+ */
+export async function bringOnednn(
+  { engine, gpu }: { readonly engine: string; readonly gpu: boolean },
+  display: Display,
+  signal?: AbortSignal,
+): Promise<void> {
+  if (gpu || (engine !== 'auto' && engine !== 'onednn') || process.env['CONVOY_ONEDNN']) return
+  // Loaded here only: a coordinator's image has no engines, and a worker's not all of them.
+  const library = await import('@convoy/engine-onednn').catch(() => undefined)
+  if (!library || library.onednnStatus().found) return
+  if (engine === 'auto' && (await hasOther())) return
+  const other = await import('@convoy/engine-tfjs').then(
+    ({ tensorflowIsSetUp }) => (tensorflowIsSetUp() ? 'libtensorflow' : `WebAssembly, ${slowness()}`),
+    () => 'no other engine',
+  )
+  const without = (reason: string) =>
+    display.say(`engine     oneDNN ${reason}: ${other}; ./convoy doctor says what to do`)
+  if (!library.canFetchOnednn()) return without('is not installed')
+  if (isOffline(process.env) && engine === 'auto')
+    return without('is not installed and not fetched while offline')
+  try {
+    const { folder } = await library.setUpOnednn({
+      progress: (text) => display.progress(text),
+      timeout: PATIENCE,
+      ...(signal ? { signal } : {}),
+    })
+    display.say(`engine     oneDNN was fetched into ${folder}`)
+  } catch (error) {
+    if (signal?.aborted) return
+    if (engine === 'onednn') throw error
+    without(`could not be fetched: ${asConvoyError(error).message}`)
+  }
+}
+
+/** Whether `auto` would take an engine that is no slower. */
+async function hasOther(): Promise<boolean> {
+  const gpus = await import('@convoy/engine-cudnn').then(
+    ({ cudnnGpus }) => cudnnGpus(),
+    () => 0,
+  )
+  return gpus > 0
+}
+
+/** Does something while oneDNN is being fetched, and gives up fetching where that fails. */
+export async function besideOnednn<T>(
+  choice: { readonly engine: string; readonly gpu: boolean },
+  display: Display,
+  act: () => Promise<T>,
+): Promise<T> {
+  const abort = new AbortController()
+  const [, result] = await Promise.all([
+    bringOnednn(choice, display, abort.signal),
+    act().catch((error: unknown) => {
+      abort.abort()
+      throw error
+    }),
+  ])
+  return result
+}

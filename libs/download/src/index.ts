@@ -1,0 +1,8 @@
+export { cacheDirectory } from './cache.ts'
+export { checksum, download } from './download.ts'
+export type { DownloadOptions } from './download.ts'
+export { isOffline, proxyAgent, proxyFor, request, withoutCredentials } from './request.ts'
+export { unzip } from './unzip.ts'
+export { fetchWheel, pipIndex } from './wheel.ts'
+export type { FetchWheelOptions, Wheel } from './wheel.ts'
+export { alone } from './lock.ts'

@@ -1,0 +1,156 @@
+import { createHash } from 'node:crypto'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { fetchWheel, pipIndex } from './wheel.ts'
+
+const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * i) % 251))
+const wheel = {
+  project: 'tensorflow-cpu',
+  file: 'tensorflow_cpu-2.20.0-cp312-cp312-manylinux_2_17_x86_64.whl',
+  sha256: createHash('sha256').update(bytes).digest('hex'),
+} as const
+
+let folder: string
+beforeEach(() => {
+  folder = mkdtempSync(path.join(tmpdir(), 'convoy-wheel-'))
+  return () => rmSync(folder, { recursive: true })
+})
+
+describe('#fetchWheel', () => {
+  /** What the next answers are like. */
+  let form: 'json' | 'html' | 'other'
+  let breakAt: number
+  const ranges: (string | undefined)[] = []
+  const secrets: (string | undefined)[] = []
+  const server = createServer((request, response) => {
+    secrets.push(request.headers.authorization)
+    if (request.url === '/simple/tensorflow-cpu/') {
+      const url = `../../files/${form === 'other' ? 'another.whl' : wheel.file}`
+      const page =
+        form === 'html'
+          ? `<a href="${url}#sha256=${wheel.sha256}">${wheel.file}</a>`
+          : JSON.stringify({ files: [{ filename: wheel.file, url }] })
+      return response.end(page)
+    }
+    const { range } = request.headers
+    ranges.push(range)
+    const from = Number(/\d+/.exec(range ?? '0')![0])
+    response.writeHead(range ? 206 : 200, { 'content-length': bytes.length - from })
+    response.write(bytes.subarray(from, breakAt), () => {
+      if (breakAt < bytes.length) setTimeout(() => response.destroy(), 1_000)
+      else response.end()
+    })
+  })
+  let environment: NodeJS.ProcessEnv
+  beforeAll(async () => {
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as AddressInfo
+    environment = { PIP_INDEX_URL: `http://127.0.0.1:${port}/simple/` }
+  })
+  afterAll(() => server.close())
+  beforeEach(() => {
+    form = 'json'
+    breakAt = bytes.length
+    ranges.length = 0
+  })
+  const fetchIt = () => fetchWheel(wheel, folder, { progress: () => {}, environment, timeout: 5_000 })
+
+  it.each(['json', 'html'] as const)('finds it in an index in %s and gives its file', async (which) => {
+    form = which
+    expect(readFileSync(await fetchIt())).toEqual(bytes)
+  })
+
+  it('goes on where a broken fetch stopped', async () => {
+    breakAt = 60_000
+    await expect(fetchIt()).rejects.toMatchObject({ code: 'E_SETUP' })
+    const had = readFileSync(path.join(folder, `${wheel.file}.part`)).length
+    expect(had).toBeGreaterThan(0)
+    breakAt = bytes.length
+    expect(readFileSync(await fetchIt())).toEqual(bytes)
+    expect(ranges).toEqual([undefined, `bytes=${had}-`])
+  })
+
+  it('takes a file that lies there already', async () => {
+    writeFileSync(path.join(folder, wheel.file), bytes)
+    await fetchIt()
+    expect(ranges).toEqual([])
+  })
+
+  it('refuses and removes what has another checksum', async () => {
+    const other = { ...wheel, sha256: '0'.repeat(64) }
+    await expect(
+      fetchWheel(other, folder, { progress: () => {}, environment, timeout: 5_000 }),
+    ).rejects.toMatchObject({
+      code: 'E_SETUP',
+      message: expect.stringContaining('instead of 000') as string,
+    })
+    expect(readdirSync(folder)).toEqual([])
+  })
+
+  it('says when the index does not list it', async () => {
+    form = 'other'
+    await expect(fetchIt()).rejects.toMatchObject({
+      code: 'E_SETUP',
+      message: expect.stringContaining('does not list tensorflow_cpu') as string,
+      remedy: expect.stringContaining('pip download') as string,
+    })
+  })
+
+  it('shows a mirror its password, and no one else', async () => {
+    const mirror = new URL(environment['PIP_INDEX_URL']!)
+    mirror.username = 'me'
+    mirror.password = 'p%40ss'
+    secrets.length = 0
+    const opened = { ...environment, PIP_INDEX_URL: mirror.href }
+    await fetchWheel(wheel, folder, { progress: () => {}, environment: opened, timeout: 5_000 })
+    const basic = `Basic ${Buffer.from('me:p@ss').toString('base64')}`
+    expect(secrets).toEqual([basic, basic])
+    form = 'other'
+    rmSync(path.join(folder, wheel.file))
+    await expect(
+      fetchWheel(wheel, folder, { progress: () => {}, environment: opened, timeout: 5_000 }),
+    ).rejects.toThrow(expect.objectContaining({ message: expect.not.stringContaining('p@ss') as string }))
+  })
+
+  it('fetches nothing while offline', async () => {
+    ranges.length = 0
+    const offline = { ...environment, CONVOY_OFFLINE: '1' }
+    await expect(
+      fetchWheel(wheel, folder, { progress: () => {}, environment: offline, timeout: 5_000 }),
+    ).rejects.toMatchObject({ code: 'E_SETUP', message: expect.stringContaining('offline') as string })
+    expect(ranges).toEqual([])
+  })
+})
+
+describe('#pipIndex', () => {
+  const write = (name: string, text: string) => {
+    const file = path.join(folder, name)
+    mkdirSync(path.dirname(file), { recursive: true })
+    writeFileSync(file, text)
+    return file
+  }
+
+  it('takes the variable first, then the configuration of pip, then PyPI', () => {
+    write('pip/pip.conf', '# ours\n[global]\ntimeout = 60\nindex-url = https://mirror.example/simple/\n')
+    const environment = { XDG_CONFIG_HOME: folder, HOME: folder }
+    expect(pipIndex({ ...environment, PIP_INDEX_URL: 'https://asked.example/simple/' })).toBe(
+      'https://asked.example/simple',
+    )
+    expect(pipIndex(environment)).toBe('https://mirror.example/simple')
+  })
+
+  it('takes the section of downloads before the global one, and a named file before all', () => {
+    const file = write(
+      'mine.conf',
+      '[global]\r\nindex_url: https://a.example\r\n[download]\r\nindex-url=https://b.example\r\n',
+    )
+    write('pip/pip.conf', '[global]\nindex-url = https://c.example\n')
+    expect(pipIndex({ XDG_CONFIG_HOME: folder, HOME: folder, PIP_CONFIG_FILE: file })).toBe(
+      'https://b.example',
+    )
+  })
+})

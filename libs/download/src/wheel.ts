@@ -1,0 +1,134 @@
+import { ConvoyError } from '@convoy/errors'
+import { existsSync, readFileSync } from 'node:fs'
+import { mkdir, rename, rm } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import path from 'node:path'
+import { checksum, download, fetchReason } from './download.ts'
+import { loadFetch, request, withoutCredentials } from './request.ts'
+
+/** Fetches wheels, which are the registries' only archives of many libraries in C. No Python is needed. */
+
+/** A file on PyPI, pinned. */
+export interface Wheel {
+  readonly project: string
+  readonly file: string
+  readonly sha256: string
+}
+
+export interface FetchWheelOptions {
+  readonly progress: (text: string) => void
+  readonly environment: NodeJS.ProcessEnv
+  /** No answer within this is a no, in milliseconds. */
+  readonly timeout: number
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Fetches a wheel into a folder, from the index that pip would ask, and checks its sum. Throws E_SETUP. */
+export async function fetchWheel(wheel: Wheel, folder: string, options: FetchWheelOptions): Promise<string> {
+  const { project, file, sha256 } = wheel
+  const target = path.join(folder, file)
+  if (existsSync(target)) return target
+  const page = `${pipIndex(options.environment)}/${project}/`
+  const partial = `${target}.part`
+  try {
+    await mkdir(folder, { recursive: true })
+    const url = await wheelAddress(page, file, options)
+    await download({ ...options, what: file.split('-').slice(0, 2).join(' '), url, partial })
+  } catch (error) {
+    const [, version, tag] = file.split('-')
+    const python = /^cp3(\d+)$/.exec(tag)?.[1]
+    const which = python ? ` --only-binary=:all: --python-version 3.${python}` : ''
+    throw new ConvoyError(
+      'E_SETUP',
+      (error as Error).message,
+      `Run again to go on where it stopped; or put the file (pip download --no-deps${which} ${project}==${version}) into ${folder} yourself. HTTPS_PROXY and PIP_INDEX_URL (or pip.conf) are heard.`,
+      { cause: error },
+    )
+  }
+  options.progress('checking what came')
+  const sum = await checksum('sha256', partial)
+  if (sum !== sha256) {
+    await rm(partial, { force: true })
+    throw new ConvoyError(
+      'E_SETUP',
+      `${file} has sha256 ${sum} instead of ${sha256}`,
+      'Run again to fetch it anew, or check what stands between.',
+    )
+  }
+  await rename(partial, target)
+  return target
+}
+
+/** The index that pip would ask, without a slash at its end: PIP_INDEX_URL, or what pip.conf says, or PyPI. */
+export function pipIndex(environment: NodeJS.ProcessEnv): string {
+  const index = environment['PIP_INDEX_URL'] || configuredIndex(environment) || 'https://pypi.org/simple'
+  return index.replace(/\/*$/, '')
+}
+
+/** `index-url` of pip's configuration files; the more special file wins, and in a file `download` before `global`. */
+function configuredIndex(environment: NodeJS.ProcessEnv): string | undefined {
+  const { PIP_CONFIG_FILE: asked, VIRTUAL_ENV: venv, XDG_CONFIG_HOME: config, HOME } = environment
+  const home = HOME || homedir()
+  const files = [
+    asked,
+    venv && path.join(venv, 'pip.conf'),
+    path.join(config || path.join(home, '.config'), 'pip', 'pip.conf'),
+    path.join(home, '.pip', 'pip.conf'),
+    '/etc/pip.conf',
+  ]
+  for (const file of files) {
+    if (!file) continue
+    const found = readIndex(file)
+    if (found) return found
+  }
+  return undefined
+}
+
+function readIndex(file: string): string | undefined {
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch {
+    return undefined
+  }
+  const found = new Map<string, string>()
+  let section = ''
+  for (const line of text.split(/\r?\n/)) {
+    section = /^\s*\[(.+)\]/.exec(line)?.[1] ?? section
+    const value = /^\s*index[-_]url\s*[=:]\s*(\S+)/.exec(line)?.[1]
+    if (value !== undefined) found.set(section, value)
+  }
+  return found.get('download') ?? found.get('global')
+}
+
+/** Looks a file up in a project's page of the index (PEP 691 JSON, or the HTML of PEP 503). Throws an Error. */
+async function wheelAddress(page: string, file: string, options: FetchWheelOptions): Promise<string> {
+  const { environment, timeout, signal } = options
+  const accept = 'application/vnd.pypi.simple.v1+json, text/html;q=0.1'
+  const shown = withoutCredentials(page)
+  await loadFetch()
+  const late = new AbortController()
+  const watch = setTimeout(() => late.abort(new Error(`no answer within ${timeout / 1000} s`)), timeout)
+  let text: string
+  try {
+    const answer = await request(
+      page,
+      { headers: { accept }, signal: signal ? AbortSignal.any([signal, late.signal]) : late.signal },
+      environment,
+    )
+    if (!answer.ok) throw new Error(`HTTP ${answer.status}`)
+    text = await answer.text()
+  } catch (error) {
+    throw new Error(`${shown} could not be read: ${fetchReason(error)}`, { cause: error })
+  } finally {
+    clearTimeout(watch)
+  }
+  // In either form the address is the one quoted text that holds the file's name at the end of its path.
+  const address = new RegExp(`"([^"\\s]*/${file.replaceAll('.', '\\.')})[#"]`).exec(text)?.[1]
+  if (address === undefined) throw new Error(`${shown} does not list ${file}`)
+  const url = new URL(address, page)
+  // A mirror with a password wants it for its files as well; others must not get to see it.
+  const from = new URL(page)
+  if (url.origin === from.origin) [url.username, url.password] = [from.username, from.password]
+  return url.href
+}

@@ -1,0 +1,196 @@
+import { createHash } from 'node:crypto'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { crc32 } from 'node:zlib'
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
+import { canFetchOnednn, fetchedLibrary, setUpOnednn, type SetupOptions } from './setup.ts'
+
+/** A zip archive of files that are stored as they are. */
+function zip(files: Record<string, Buffer>): Buffer {
+  const parts: Buffer[] = []
+  const directory: Buffer[] = []
+  let at = 0
+  for (const [name, bytes] of Object.entries(files)) {
+    const common = Buffer.alloc(26)
+    common.writeUInt16LE(20, 0)
+    common.writeUInt32LE(crc32(bytes), 10)
+    common.writeUInt32LE(bytes.length, 14)
+    common.writeUInt32LE(bytes.length, 18)
+    common.writeUInt16LE(name.length, 22)
+    const entry = Buffer.concat([Buffer.from('PK\x01\x02\x14\0'), common, Buffer.alloc(14)])
+    entry.writeUInt32LE(at, 42)
+    directory.push(entry, Buffer.from(name))
+    parts.push(Buffer.from('PK\x03\x04'), common, Buffer.from(name), bytes)
+    at += 30 + name.length + bytes.length
+  }
+  const central = Buffer.concat(directory)
+  const end = Buffer.alloc(22)
+  end.write('PK\x05\x06')
+  end.writeUInt16LE(Object.keys(files).length, 8)
+  end.writeUInt16LE(Object.keys(files).length, 10)
+  end.writeUInt32LE(central.length, 12)
+  end.writeUInt32LE(at, 16)
+  return Buffer.concat([...parts, central, end])
+}
+
+const library = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * i) % 251))
+const packed = 'libgomp-0123abcd.so.1.0.0'
+const archives = {
+  'onednn_cpu_gomp-1.whl': zip({
+    'a.data/data/lib/libdnnl.so': library,
+    'a.data/data/lib/libdnnl.so.3': library,
+  }),
+  'pykdtree-1.whl': zip({
+    'pykdtree/a.py': Buffer.from('1'),
+    [`pykdtree.libs/${packed}`]: Buffer.from(`…\0${packed}\0…`),
+  }),
+}
+type Name = keyof typeof archives
+const wheelOf = (project: string, file: Name) => ({
+  project,
+  file,
+  sha256: createHash('sha256').update(archives[file]).digest('hex'),
+})
+const wheels = [
+  wheelOf('onednn-cpu-gomp', 'onednn_cpu_gomp-1.whl'),
+  wheelOf('pykdtree', 'pykdtree-1.whl'),
+] as const
+
+describe.skipIf(!canFetchOnednn())('#setUpOnednn (skipped where PyPI has no oneDNN for the machine)', () => {
+  /** How many bytes of a file are sent before the connection is cut. */
+  let cut = Infinity
+  const asked: string[] = []
+  const server = createServer((request, response) => {
+    const name = path.basename(request.url!)
+    asked.push(`${name} ${request.headers.range ?? ''}`.trim())
+    const bytes = archives[name as Name] as Buffer | undefined
+    if (!bytes) {
+      const links = Object.keys(archives).map((file) => `<a href="../files/${file}">${file}</a>`)
+      return response.end(links.join('\n'))
+    }
+    const from = Number(/\d+/.exec(request.headers.range ?? '0')![0])
+    response.writeHead(from > 0 ? 206 : 200, { 'content-length': bytes.length - from })
+    response.write(bytes.subarray(from, cut), () => {
+      if (cut < bytes.length) setTimeout(() => response.destroy(), 1_000)
+      else response.end()
+    })
+  })
+  let port: number
+  beforeAll(async () => {
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    ;({ port } = server.address() as AddressInfo)
+  })
+  afterAll(() => server.close())
+  let folder: string
+  let environment: NodeJS.ProcessEnv
+  beforeEach(() => {
+    folder = mkdtempSync(path.join(tmpdir(), 'convoy-onednn-'))
+    environment = { CONVOY_CACHE: folder, PIP_INDEX_URL: `http://127.0.0.1:${port}/simple` }
+    cut = Infinity
+    asked.length = 0
+    return () => rmSync(folder, { recursive: true })
+  })
+  const setUp = (more: Partial<SetupOptions> = {}) =>
+    setUpOnednn({ progress: () => {}, environment, timeout: 5_000, wheels, ...more })
+
+  it('lays library and OpenMP side by side, the latter by its own name, and leaves nothing else', async () => {
+    const { folder: there, library: file } = await setUp()
+    expect(readFileSync(file)).toEqual(library)
+    expect(readFileSync(path.join(there, 'libgomp.so.1'), 'utf8')).toBe(
+      `…\0${'libgomp.so.1'.padEnd(packed.length, '\0')}\0…`,
+    )
+    expect(statSync(file).mode & 0o777).toBe(0o755)
+    expect(readdirSync(path.dirname(there))).toEqual([path.basename(there)])
+    expect(fetchedLibrary(environment)).toBe(file)
+  })
+
+  it('fetches once, though several ask at once, and not again', async () => {
+    const all = await Promise.all([setUp(), setUp(), setUp()])
+    expect(all.map(({ already }) => already).sort()).toEqual([false, true, true])
+    expect(asked.filter((name) => name.startsWith('onednn_cpu_gomp'))).toHaveLength(1)
+    asked.length = 0
+    expect(await setUp()).toMatchObject({ already: true })
+    expect(asked).toEqual([])
+  })
+
+  it('goes on where a fetch was cut', async () => {
+    cut = 200_000
+    await expect(setUp()).rejects.toMatchObject({ code: 'E_SETUP' })
+    expect(fetchedLibrary(environment)).toBeUndefined()
+    const part = path.join(folder, 'onednn', `${wheels[0].file}.part`)
+    const had = statSync(part).size
+    expect(had).toBeGreaterThan(0)
+    cut = Infinity
+    await setUp()
+    expect(asked.filter((name) => name.startsWith('onednn_cpu_gomp-1'))).toEqual([
+      'onednn_cpu_gomp-1.whl',
+      `onednn_cpu_gomp-1.whl bytes=${had}-`,
+    ])
+  })
+
+  it('refuses what has another sum', async () => {
+    const other = [{ ...wheels[0], sha256: '0'.repeat(64) }, wheels[1]] as const
+    await expect(setUp({ wheels: other })).rejects.toMatchObject({
+      code: 'E_SETUP',
+      message: expect.stringContaining('instead of 000') as string,
+    })
+    expect(fetchedLibrary(environment)).toBeUndefined()
+    expect(readdirSync(path.join(folder, 'onednn'))).toEqual([wheels[1].file])
+  })
+
+  it('gives up soon where nothing answers', async () => {
+    const silent = createServer(() => {})
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+    environment['PIP_INDEX_URL'] = `http://127.0.0.1:${(silent.address() as AddressInfo).port}`
+    await expect(setUp({ timeout: 200 })).rejects.toMatchObject({
+      code: 'E_SETUP',
+      message: expect.stringContaining('no answer within 0.2 s') as string,
+    })
+    silent.closeAllConnections()
+    silent.close()
+  })
+
+  it('fetches nothing while offline, and says so', async () => {
+    environment['CONVOY_OFFLINE'] = '1'
+    await expect(setUp()).rejects.toMatchObject({ message: expect.stringContaining('offline') as string })
+    expect(asked).toEqual([])
+  })
+
+  it('says where it cannot write', async () => {
+    environment['CONVOY_CACHE'] = path.join(folder, 'file')
+    writeFileSync(environment['CONVOY_CACHE'], '')
+    await expect(setUp()).rejects.toMatchObject({
+      code: 'E_SETUP',
+      remedy: expect.stringContaining('CONVOY_CACHE') as string,
+    })
+  })
+
+  it(
+    'computes with what PyPI has (skipped where it is not in reach)',
+    { timeout: 120_000 },
+    async ({ skip }) => {
+      const own = {
+        CONVOY_CACHE: folder,
+        ...(process.env['HTTPS_PROXY'] ? { HTTPS_PROXY: process.env['HTTPS_PROXY'] } : {}),
+      }
+      const done = await setUpOnednn({ progress: () => {}, environment: own, timeout: 5_000 }).catch(
+        (error: Error) => error,
+      )
+      if (done instanceof Error) return skip(`PyPI is not in reach: ${done.message}`)
+      expect(existsSync(done.library)).toBe(true)
+      vi.stubEnv('CONVOY_ONEDNN', done.library)
+      vi.stubEnv('CONVOY_CACHE', folder)
+      vi.resetModules()
+      const { loadOnednn } = await import('./library.ts')
+      const loaded = loadOnednn()
+      expect(loaded.version).toBe('3.2.0')
+      loaded.setThreads(1)
+      const maps = readFileSync('/proc/self/maps', 'utf8')
+      expect(maps).toContain(path.join(done.folder, 'libgomp.so.1'))
+      vi.unstubAllEnvs()
+    },
+  )
+})
