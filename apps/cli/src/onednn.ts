@@ -28,11 +28,12 @@ export async function bringOnednn(
   if (!library || library.onednnStatus().found) return
   if (engine === 'auto' && (await hasOther())) return
   const other = await import('@convoy/engine-tfjs').then(
-    ({ tensorflowIsSetUp }) => (tensorflowIsSetUp() ? 'libtensorflow' : `WebAssembly, ${slowness()}`),
+    ({ tensorflowIsSetUp }) =>
+      tensorflowIsSetUp() ? 'libtensorflow' : `WebAssembly, ${slowness()} than oneDNN`,
     () => 'no other engine',
   )
   const without = (reason: string) =>
-    display.say(`engine     oneDNN ${reason}: ${other}; ./convoy doctor says what to do`)
+    display.say(`engine     ${other}: oneDNN ${reason}; ./convoy doctor says what to do`)
   if (!library.canFetchOnednn()) return without('is not installed')
   if (isOffline(process.env) && engine === 'auto')
     return without('is not installed and not fetched while offline')
@@ -46,7 +47,7 @@ export async function bringOnednn(
   } catch (error) {
     if (signal?.aborted) return
     if (engine === 'onednn') throw error
-    without(`could not be fetched: ${asConvoyError(error).message}`)
+    without(`could not be fetched (${asConvoyError(error).message})`)
   }
 }
 
