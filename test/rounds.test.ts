@@ -78,8 +78,9 @@ describe.each(engines)('rounds on $engine', ({ engine, there }) => {
         process.kill(first, 'SIGKILL')
         process.kill(second, 'SIGSTOP')
         // Within the first round of the second epoch.
-        await untilStep(run, rounds / 2)
-        await run.until(() => run.event('checkpoint'))
+        await run.until(() =>
+          run.lines.some(({ event, step }) => event === 'checkpoint' && Number(step) >= rounds / 2),
+        )
         run.child.kill('SIGKILL')
         await run.ended
         process.kill(second, 'SIGKILL')
