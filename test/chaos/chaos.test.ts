@@ -15,9 +15,9 @@ describe('the schedule of faults', () => {
 
 describe('the options of a seed', () => {
   it('are a function of it, and all come about', () => {
-    expect(optionsOf(7)).toEqual(optionsOf(7))
+    expect(optionsOf(7, 64)).toEqual(optionsOf(7, 64))
     const flags = (from: number, to: number) =>
-      new Set(Array.from({ length: to - from + 1 }, (_, i) => optionsOf(from + i)).flat())
+      new Set(Array.from({ length: to - from + 1 }, (_, i) => optionsOf(from + i, 64)).flat())
     const all = [
       'muon',
       'standardised',
@@ -27,9 +27,9 @@ describe('the options of a seed', () => {
       '--alternating-flip',
       '--cutout',
     ]
-    for (const flag of [...all, '--bias-rate', '--flip']) expect(flags(1, 20)).toContain(flag)
+    for (const flag of [...all, '--bias-rate', '--flip', '--replicas']) expect(flags(1, 20)).toContain(flag)
     // Those that `convoy test` takes have most of it.
-    for (const flag of ['muon', 'standardised', '--sizes']) expect(flags(1, 3)).toContain(flag)
+    for (const flag of ['muon', 'standardised', '--sizes', '--replicas']) expect(flags(1, 3)).toContain(flag)
   })
 })
 
@@ -51,7 +51,7 @@ describe('a run to which faults happen', () => {
   }
 
   describe.each([1, 2, 3])('with the options and the faults of seed %d', (seed) => {
-    const run = [...options.run, ...optionsOf(seed)]
+    const run = [...options.run, ...optionsOf(seed, 64)]
     let expected: string
     beforeAll(async () => {
       expected = await undisturbed({ ...options, run })

@@ -19,7 +19,7 @@ const { values } = parseArgs({
 })
 if (values.help) {
   console.log(`npm run chaos -- [options]: a run to which faults happen, beside an undisturbed one
-  --seed N      of the faults, and of the options of the run: sizes, optimizer, labels, augmentation (1)
+  --seed N      of the faults, and of the options of the run: sizes, optimizer, labels, augmentation, rounds (1)
   --seeds N     how many seeds, from that one on (1)
   --steps N     updates (200)
   --faults N    faults in a run (42)
@@ -58,7 +58,7 @@ let failed = 0
 try {
   for (let seed = options.seed; seed < options.seed + Number(values.seeds); seed++) {
     try {
-      const run = [...options.run, ...optionsOf(seed)]
+      const run = [...options.run, ...optionsOf(seed, 128)]
       const expected = await undisturbed({ ...options, run })
       const { faults, parametersSha256, seconds } = await disturbed({ ...options, seed, run })
       const equal = parametersSha256 === expected

@@ -64,8 +64,10 @@ export function schedule(
 /**
  * Options of the run of a seed: some of what makes it learn faster, drawn by chance, since each has a part in what a state is or in
  * what a leaf's gradient is a function of.
+ *
+ * @param batchSize Samples of an update; of a round all together, so that a run has as many.
  */
-export function optionsOf(seed: number): string[] {
+export function optionsOf(seed: number, batchSize: number): string[] {
   const random = new RandomStream(seed, 1)
   const one = (...choices: readonly string[][]) => choices[random.uint32() % choices.length]
   return [
@@ -79,5 +81,6 @@ export function optionsOf(seed: number): string[] {
     ...one(['--flip'], ['--alternating-flip']),
     ...one([], ['--cutout', '10']),
     ...one([], ['--bias-rate', '0.3']),
+    ...one([], ['--replicas', '4', '--local-steps', '2', '--batch-size', String(batchSize / 8)]),
   ]
 }

@@ -1,6 +1,6 @@
 import { TimeLeft, type RunEvent } from '@convoy/coordinator'
 import type { Logger } from 'pino'
-import { eventText } from './event-text.ts'
+import { eventText, stepOf } from './event-text.ts'
 import { duration, grouped } from './format.ts'
 
 /** Milliseconds between progress lines: in a terminal it is one line that changes, in a pipe a new line each time. */
@@ -160,7 +160,7 @@ export class Display {
     const filled = Math.round((20 * event.step) / Math.min(epochs * stepsPerEpoch, steps))
     const bar = this.#style === 'terminal' ? `${'█'.repeat(filled)}${'░'.repeat(20 - filled)} ` : ''
     this.progress(
-      `${bar}epoch ${event.epoch + 1}/${epochs} step ${inEpoch}/${stepsPerEpoch}  loss ${event.cost1000.toFixed(4)}  accuracy ${(100 * this.#accuracy).toFixed(1)} %  ${speed}${size}  ${workers}  ETA ${eta}`,
+      `${bar}epoch ${event.epoch + 1}/${epochs} ${stepOf(this.#start)} ${inEpoch}/${stepsPerEpoch}  loss ${event.cost1000.toFixed(4)}  accuracy ${(100 * this.#accuracy).toFixed(1)} %  ${speed}${size}  ${workers}  ETA ${eta}`,
       event,
     )
     return undefined

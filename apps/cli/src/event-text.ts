@@ -13,6 +13,13 @@ type Texts = {
 export const sizesText = (sizes: NonNullable<Of<'start'>['sizes']>) =>
   sizes.map(({ from, size }) => `${size} px${from > 0 ? ` after step ${grouped(from)}` : ''}`).join(', ')
 
+/** What a step of a run is called. */
+export const stepOf = (start: Of<'start'> | undefined) => (start?.rounds ? 'round' : 'step')
+
+/** What a step of a run consists of. */
+export const roundsText = ({ replicas, steps }: NonNullable<Of<'start'>['rounds']>) =>
+  `${grouped(replicas)} ${replicas === 1 ? 'replica' : 'replicas'} × ${grouped(steps)} ${steps === 1 ? 'step' : 'steps'}`
+
 /** What a run with `--until` came to. */
 export function untilText(until: NonNullable<Of<'done'>['until']>): string {
   const { epochs } = until
@@ -29,8 +36,10 @@ const texts: Texts = {
       `data       ${event.origin}`,
       `           ${grouped(event.trainImages)} training and ${grouped(event.testImages)} test images`,
       `model      ${event.model}, ${grouped(event.parameters)} parameters`,
-      `run        ${event.run}, seed ${event.seed}, ${grouped(event.epochs)} epochs of ${grouped(event.stepsPerEpoch)} steps, batch ${grouped(event.batchSize)}`,
-      ...(event.resumedAt > 0 ? [`           goes on after step ${grouped(event.resumedAt)}`] : []),
+      `run        ${event.run}, seed ${event.seed}, ${grouped(event.epochs)} epochs of ${grouped(event.stepsPerEpoch)} ${stepOf(event)}s, ${event.rounds ? `${roundsText(event.rounds)}, ` : ''}batch ${grouped(event.batchSize)}`,
+      ...(event.resumedAt > 0
+        ? [`           goes on after ${stepOf(event)} ${grouped(event.resumedAt)}`]
+        : []),
       ...(event.sizes
         ? [
             `images     ${sizesText(event.sizes)}`,
@@ -53,10 +62,10 @@ const texts: Texts = {
   waiting: (event) => `waiting    ${event.reason}`,
   workerJoined: (event) => `joined     ${event.worker} (${event.workers} now): ${event.engine}`,
   workerLeft: (event) => `left       ${event.worker} (${event.workers} now): ${event.reason}`,
-  workerStalled: (event) =>
+  workerStalled: (event, start) =>
     event.compiling
       ? `stalled    ${event.worker}: it has compiled the model for ${event.waited.toFixed(0)} s`
-      : `stalled    ${event.worker}: no answer for ${event.waited.toFixed(1)} s in step ${event.step}; others have its work`,
+      : `stalled    ${event.worker}: no answer for ${event.waited.toFixed(1)} s in ${stepOf(start)} ${event.step}; others have its work`,
   workerRecovered: (event) => `recovered  ${event.worker}`,
   refused: (event) => `refused    ${event.worker}: ${event.code}: ${event.message}`,
   setAside: (event) => `set aside  ${event.worker} for ${event.seconds} s: ${event.code}`,
@@ -83,7 +92,7 @@ const texts: Texts = {
     `NOT WRITTEN ${event.file}: ${event.message}. Training goes on; the lines are kept for when it can be written.`,
   done: (event, start) =>
     [
-      `${event.finished ? 'done' : 'stopped'}       step ${grouped(event.step)}, epoch ${event.epoch}${start?.sizes ? `, the work of ${work(event.work)} full-size epochs` : ''}, ${duration(event.seconds)} of training, ${event.imagesPerSecond.toFixed(1)} images/s`,
+      `${event.finished ? 'done' : 'stopped'}       ${stepOf(start)} ${grouped(event.step)}, epoch ${event.epoch}${start?.sizes ? `, the work of ${work(event.work)} full-size epochs` : ''}, ${duration(event.seconds)} of training, ${event.imagesPerSecond.toFixed(1)} images/s`,
       ...(event.testAccuracy === null ? [] : [`           test accuracy ${percent(event.testAccuracy)}`]),
       ...(event.until ? [`           ${untilText(event.until)}`] : []),
       `           parameters sha256 ${event.parametersSha256}${event.mixed ? ' (mixed numerics)' : ''}`,

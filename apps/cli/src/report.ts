@@ -3,7 +3,7 @@ import { ConvoyError } from '@convoy/errors'
 import { stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { chart, escape } from './chart.ts'
-import { sizesText, untilText } from './event-text.ts'
+import { roundsText, sizesText, stepOf, untilText } from './event-text.ts'
 import { duration, grouped, percent, work } from './format.ts'
 import { EXIT } from './schemas.ts'
 import { newestRun } from './source.ts'
@@ -129,7 +129,8 @@ function figures({ history, start, done, samples, seconds, worked }: Told): Defi
     ['best test accuracy', percentOf(best)],
     ['until', done?.until && untilText(done.until)],
     ['cost, last 5,000 samples', status.cost5000?.toFixed(4)],
-    ['steps', `${grouped(status.step)} of ${grouped(about!.totalSteps)}`],
+    [`${stepOf(start)}s`, `${grouped(status.step)} of ${grouped(about!.totalSteps)}`],
+    ['each', start.rounds && `${roundsText(start.rounds)}, batch ${grouped(start.batchSize)}`],
     ['epochs', `${grouped(status.epoch)} of ${grouped(start.epochs)}`],
     ['sizes', start.sizes && sizesText(start.sizes)],
     ['work', worked === undefined ? undefined : `${work(worked)} full-size epochs`],

@@ -171,7 +171,8 @@ async function fastLeaf(
   const { leafSizes, measureLeaves, smallestGood } = await import('./micro-batch.ts')
   const { engine, precision, threads, device = 0, gpu, batchSize } = config
   const batch = batchSize === 'full' ? dataset.train.count : Math.min(batchSize, dataset.train.count)
-  const sizes = leafSizes(batch, count, gpus > 0)
+  // In a round, whoever computes has a replica's batches to itself.
+  const sizes = leafSizes(batch, config.replicas === undefined ? count : 1, gpus > 0)
   const choice = { engine, precision, threads, device, gpu }
   const speeds = await measureLeaves(choice, modelFor(config, dataset), sizes, (text) =>
     display.progress(text),

@@ -79,6 +79,26 @@ export const trainingSchema = z.object({
     .max(4096)
     .default(16)
     .meta({ description: 'samples a leaf, the smallest piece of work', unit: 'N' }),
+  replicas: z.int().min(1).max(1024).optional().meta({
+    description:
+      'train in rounds: so many replicas take --local-steps each by themselves, then the mean of their differences is one update; few bytes, for slow links',
+    unit: 'K',
+  }),
+  localSteps: z.int().min(1).max(10_000).optional().meta({
+    description: 'with --replicas: steps of --batch-size samples that each takes in a round (default: 1)',
+    unit: 'H',
+  }),
+  outerRate: positive.optional().meta({
+    description:
+      "with --replicas: rate of a round's update (default: 0.7; 1 with --outer-momentum 0 averages)",
+    unit: 'RATE',
+  }),
+  outerMomentum: z
+    .number()
+    .min(0)
+    .lt(1)
+    .optional()
+    .meta({ description: "with --replicas: Nesterov momentum of rounds' updates (default: 0.9)", unit: 'X' }),
   schedule: z.enum(['constant', 'decay', 'inverse', 'steps', 'oneCycle']).default('decay').meta({
     description:
       'learning rate over time: constant; decay, η/(1 + decay·t) as in Keras; inverse, c1/(t + c2); steps, ×0.1 at milestones; oneCycle',
@@ -173,7 +193,11 @@ export const trainingSchema = z.object({
     .max(65_536)
     .refine((leaves) => Number.isInteger(Math.log2(leaves)), 'it is no power of two')
     .default(4)
-    .meta({ description: 'leaves in a node that bf16 rounds, a power of two', unit: 'N' }),
+    .meta({
+      description:
+        'leaves in a node that bf16 rounds, a power of two; with --replicas it rounds what each gives',
+      unit: 'N',
+    }),
   onDivergence: z.enum(['stop', 'rollback']).default('stop').meta({
     description:
       'when the cost rises for good, never falls, or a parameter is not finite: stop, or go back to the last epoch at half the rate',
@@ -238,7 +262,10 @@ export const runSchema = z.object({
     .int()
     .min(1)
     .optional()
-    .meta({ description: 'stop after so many updates, whatever the epoch', unit: 'N' }),
+    .meta({
+      description: 'stop after so many updates (rounds, with --replicas), whatever the epoch',
+      unit: 'N',
+    }),
   until: z
     .union([
       z.number().gt(0, notAccuracy).max(1, notAccuracy),

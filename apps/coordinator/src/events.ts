@@ -34,6 +34,8 @@ export type RunEvent =
       /** The step at which --steps ends the run. */
       steps?: number
       batchSize: number
+      /** Where steps are rounds: so many replicas take so many steps by themselves, of `batchSize` samples each. */
+      rounds?: { readonly replicas: number; readonly steps: number }
       seed: number
       resumedAt: number
       /** SHA-256 of the data set; this and the next are not in the metrics of older runs. */
@@ -77,13 +79,15 @@ export type RunEvent =
       event: 'step'
       step: number
       epoch: number
-      /** Mean cost of the batch before its update, in nats. */
+      /** Mean cost of the batch before its update, in nats; of a round, of all batches before the steps on them. */
       loss: number
       /** Mean cost of the last 1,000 and 5,000 samples, each before its update, in nats. */
       cost1000: number
       cost5000: number
       accuracy: number
+      /** Of a round: that of the last step within. */
       learningRate: number
+      /** Of a round: the norm of its replicas' mean difference. */
       gradientNorm: number
       samples: number
       /** Height and width that the images were made smaller to, where they were. */

@@ -261,7 +261,7 @@ export class TrainingView implements View {
     setText(
       this.#about,
       about
-        ? `${about.model}, ${format.whole(about.parameters)} parameters; ${about.data}, ${format.whole(about.trainImages)} training and ${format.whole(about.testImages)} test images; batch ${format.whole(about.batchSize)}, seed ${about.seed}`
+        ? `${about.model}, ${format.whole(about.parameters)} parameters; ${about.data}, ${format.whole(about.trainImages)} training and ${format.whole(about.testImages)} test images; ${about.rounds ? `rounds of ${about.rounds.replicas} × ${about.rounds.steps} steps, ` : ''}batch ${format.whole(about.batchSize)}, seed ${about.seed}`
         : '',
     )
     setText(this.#phase, phases[status.phase])
@@ -274,7 +274,7 @@ export class TrainingView implements View {
         : ''
     setText(
       this.#progressText,
-      `step ${format.whole(status.step)}${about ? ` of ${format.whole(about.totalSteps)}` : ''}, epoch ${format.whole(Math.min(status.epoch + 1, about?.epochs ?? Infinity))}${about ? ` of ${format.whole(about.epochs)}` : ''}, ${format.duration(status.seconds)} of training${eta}`,
+      `${about?.rounds ? 'round' : 'step'} ${format.whole(status.step)}${about ? ` of ${format.whole(about.totalSteps)}` : ''}, epoch ${format.whole(Math.min(status.epoch + 1, about?.epochs ?? Infinity))}${about ? ` of ${format.whole(about.epochs)}` : ''}, ${format.duration(status.seconds)} of training${eta}`,
     )
     const last = history.tests.at(-1)?.accuracy
     const best = Math.max(...history.tests.map(({ accuracy }) => accuracy ?? 0))

@@ -3,6 +3,7 @@ import { Masks, PREDICT_BATCH, type CompiledModel, type Engine } from '@convoy/e
 import { createEngine } from '@convoy/engines'
 import { asConvoyError } from '@convoy/errors'
 import { parameterLayout, resized, trainedLayout, volume, type ModelSpec } from '@convoy/model'
+import { LocalSteps } from '@convoy/optim'
 import {
   encodeFrame,
   payloadOf,
@@ -12,7 +13,7 @@ import {
   type CoordinatorMessage,
   type MessageOf,
 } from '@convoy/protocol'
-import { NodeSummer, roundToBf16 } from '@convoy/reduction'
+import { NodeSummer, roundToBf16, type Sum } from '@convoy/reduction'
 import { setImmediate as hearMessages } from 'node:timers/promises'
 import { MessageChannel, parentPort, workerData } from 'node:worker_threads'
 import type { ComputeSetup, Order, Outcome } from './messages.ts'
@@ -59,6 +60,18 @@ interface Plan {
   step: number
 }
 
+/** What a replica takes its steps with. */
+interface Local {
+  readonly steps: LocalSteps
+  /** Steps of a round, and samples of each. */
+  readonly count: number
+  readonly batchSize: number
+  /** Sums the gradients of a step. */
+  readonly summer: NodeSummer
+  /** All parameters that a round starts from. */
+  readonly start: Float32Array
+}
+
 /** Everything that belongs to one run: made at its welcome, reused in every step. */
 class Bench {
   readonly welcome: Welcome
@@ -68,6 +81,8 @@ class Bench {
   /** For images that are made smaller, by size. */
   readonly smaller: ReadonlyMap<number, Plan>
   readonly summer: NodeSummer
+  /** Where steps are rounds. */
+  readonly local: Local | undefined
   readonly pixelsPerImage: number
   readonly parameterCount: number
   /** Numbers of a gradient: one for each parameter that is trained. */
@@ -84,7 +99,13 @@ class Bench {
     this.parameterCount = parameterLayout(model).size
     this.gradientSize = trainedLayout(model).size
     this.summer = new NodeSummer(this.gradientSize)
+    this.local = localOf(welcome)
     this.pixelsPerImage = volume(model.input)
+  }
+
+  /** Whether parameters may be loaded more than once: by plans of several sizes, or after the steps of a round. */
+  get keepsParameters(): boolean {
+    return this.smaller.size > 0 || this.local !== undefined
   }
 
   /** Compiles the model for every size that the run has. */
@@ -111,6 +132,15 @@ class Bench {
   dispose(): void {
     for (const { compiled } of [this.full, ...this.smaller.values()]) compiled.dispose()
   }
+}
+
+function localOf({ model, rounds }: Welcome): Local | undefined {
+  if (!rounds) return undefined
+  const steps = new LocalSteps(model, rounds.optimizer)
+  const { arena, parameters } = steps
+  const summer = new NodeSummer(arena.size, arena)
+  const start = new Float32Array(parameters.length)
+  return { steps, summer, start, count: rounds.steps, batchSize: rounds.batchSize }
 }
 
 async function makePlan(engine: Engine, welcome: Welcome, size: number, microBatch: number): Promise<Plan> {
@@ -164,7 +194,7 @@ function handle(order: Order): void {
       compile(order.welcome).catch(fail)
       break
     case 'parameters':
-      if (parameters && bench && bench.smaller.size > 0) free(parameters.payload)
+      if (parameters && bench?.keepsParameters) free(parameters.payload)
       parameters = order
       // A step that is done again comes with other parameters.
       bench?.forget()
@@ -222,9 +252,8 @@ async function run(): Promise<void> {
     const { work } = request
     try {
       const plan = bench.plan(work.size)
-      load(bench, plan, work.step)
-      if (work.task === 'gradient') await computeGradient(bench, plan, request)
-      else await evaluate(bench, plan, request)
+      if (work.task === 'evaluate') await evaluate(bench, plan, request)
+      else await computeGradient(bench, plan, request)
     } catch (thrown) {
       tell({ kind: 'failed', work, why: asConvoyError(thrown).message })
     }
@@ -236,13 +265,18 @@ async function run(): Promise<void> {
   busy = false
 }
 
-function load(bench: Bench, plan: Plan, step: number): void {
+/** The parameters of a step, as they came. */
+function received({ parameterCount }: Bench, step: number): Float32Array {
   if (parameters?.step !== step) throw new Error(`the parameters of step ${step} are not here`)
-  if (plan.step === step) return
-  const { payload } = parameters
-  plan.compiled.load(new Float32Array(payload.buffer, payload.byteOffset, bench.parameterCount))
-  // With plans of several sizes, a test may follow on the same parameters.
-  if (bench.smaller.size === 0) free(payload)
+  const { buffer, byteOffset } = parameters.payload
+  return new Float32Array(buffer, byteOffset, parameterCount)
+}
+
+function load(bench: Bench, plan: Plan, step: number): void {
+  if (parameters?.step === step && plan.step === step) return
+  plan.compiled.load(received(bench, step))
+  // With plans of several sizes, a test may follow on the same parameters; in a round, another replica.
+  if (!bench.keepsParameters) free(parameters!.payload)
   plan.step = step
 }
 
@@ -287,37 +321,130 @@ function fill(
   }
 }
 
-/** The sum over a node's leaves, in the tree's order. */
-async function computeGradient(bench: Bench, plan: Plan, request: Request): Promise<void> {
-  const { work } = request
+/** Leaves [lo, hi) of a batch. */
+interface Leaves {
+  readonly lo: number
+  readonly hi: number
+  /** Where their samples are in the request. */
+  readonly from: number
+  readonly to: number
+  /** The number of their batch, which dropout is drawn by. */
+  readonly step: number
+}
+
+/**
+ * Sums the gradients of leaves in the tree's order, on the parameters that the engine has.
+ *
+ * @returns False where it was cancelled.
+ */
+async function sumLeaves(
+  bench: Bench,
+  plan: Plan,
+  request: Request,
+  samples: ReturnType<typeof unpack>,
+  { lo, hi, from, to, step }: Leaves,
+  summer: NodeSummer,
+): Promise<boolean> {
+  const { epoch } = request.work
   const { seed } = bench.welcome
-  const { summer } = bench
   const { compiled, leaves, microBatch } = plan
-  const samples = unpack(bench, request)
-  const started = performance.now()
-  summer.begin(work.lo, work.hi)
+  summer.begin(lo, hi)
   const prepare = (leaf: number): Leaf => {
-    const from = (leaf - work.lo) * microBatch
-    const count = Math.min(microBatch, work.count - from)
+    const first = from + (leaf - lo) * microBatch
+    const count = Math.min(microBatch, to - first)
     const prepared = leaves[leaf % leaves.length]
-    fill(bench, samples, from, count, request, prepared)
-    prepared.masks.fill({ seed, epoch: work.epoch, step: work.step, leaf }, count)
+    fill(bench, samples, first, count, request, prepared)
+    prepared.masks.fill({ seed, epoch, step, leaf }, count)
     compiled.begin?.(prepared.batch, prepared.masks)
     return prepared
   }
-  let current = prepare(work.lo)
-  for (let leaf = work.lo; leaf < work.hi; leaf++) {
-    const more = leaf + 1 < work.hi
+  let current = prepare(lo)
+  for (let leaf = lo; leaf < hi; leaf++) {
+    const more = leaf + 1 < hi
     const { batch, masks } = current
     // An engine that can begin is given the next leaf before this one is waited for.
     if (more && compiled.begin) current = prepare(leaf + 1)
     const { loss, correct } = compiled.gradient(batch, masks, summer.buffer())
     summer.push(loss, correct, batch.count)
     if (more) await hearMessages()
-    if (cancelled) return tell({ kind: 'failed', work, why: 'cancelled' })
+    if (cancelled) return false
     if (more && !compiled.begin) current = prepare(leaf + 1)
   }
-  const sum = summer.result()
+  return true
+}
+
+/** A node's sum: of its leaves' gradients, or of what a round moved its replicas by. */
+async function computeGradient(bench: Bench, plan: Plan, request: Request): Promise<void> {
+  const { work } = request
+  const { lo, hi, step, count: to } = work
+  const samples = unpack(bench, request)
+  const started = performance.now()
+  let done: boolean
+  if (work.round) done = await computeRound(bench, plan, request, samples)
+  else {
+    load(bench, plan, step)
+    done = await sumLeaves(bench, plan, request, samples, { lo, hi, from: 0, to, step }, bench.summer)
+  }
+  if (done) sendSum(bench, work, bench.summer.result(), (performance.now() - started) / 1000)
+  else tell({ kind: 'failed', work, why: 'cancelled' })
+}
+
+/** Has the node's replicas take their steps, one after another, and sums what these moved them by. */
+async function computeRound(
+  bench: Bench,
+  plan: Plan,
+  request: Request,
+  samples: ReturnType<typeof unpack>,
+): Promise<boolean> {
+  const { work } = request
+  const { local, summer } = bench
+  const { steps, count: each, batchSize, start } = local!
+  start.set(received(bench, work.step))
+  summer.begin(work.lo, work.hi)
+  for (let replica = work.lo; replica < work.hi; replica++) {
+    const from = (replica - work.lo) * each * batchSize
+    const end = Math.min(work.count, from + each * batchSize)
+    let loss = 0
+    let correct = 0
+    steps.begin(start)
+    for (let first = from, i = 0; first < end; first += batchSize, i++) {
+      const batch = {
+        from: first,
+        to: Math.min(end, first + batchSize),
+        step: work.round!.step + replica * each + i,
+      }
+      if (first > 0) await hearMessages()
+      if (cancelled) return false
+      const sum = await sumStep(bench, plan, request, samples, batch)
+      if (!sum) return false
+      steps.update(sum.gradient, sum.count, work.round!.rates[i])
+      loss += sum.loss
+      correct += sum.correct
+    }
+    steps.difference(end - from, summer.buffer())
+    summer.push(loss, correct, end - from)
+  }
+  return true
+}
+
+/** The gradient's sum over a whole batch on the replica's parameters; undefined where it was cancelled. */
+async function sumStep(
+  bench: Bench,
+  plan: Plan,
+  request: Request,
+  samples: ReturnType<typeof unpack>,
+  batch: Omit<Leaves, 'lo' | 'hi'>,
+): Promise<Sum | undefined> {
+  const { steps, summer } = bench.local!
+  const hi = Math.ceil((batch.to - batch.from) / plan.microBatch)
+  plan.compiled.load(steps.parameters)
+  plan.step = -1
+  const done = await sumLeaves(bench, plan, request, samples, { ...batch, lo: 0, hi }, summer)
+  return done ? summer.result() : undefined
+}
+
+/** Answers a request with a node's sum, in the encoding that was asked for. */
+function sendSum(bench: Bench, work: Work, sum: Sum, seconds: number): void {
   const bf16 = work.encoding === 'bf16'
   const payloadBytes = (bf16 ? 2 : 4) * bench.gradientSize
   const frame = bench.frames.pop() ?? reserveFrame(4 * bench.gradientSize)
@@ -325,7 +452,6 @@ async function computeGradient(bench: Bench, plan: Plan, request: Request): Prom
   else payloadOf(frame, bench.gradientSize).set(sum.gradient.values)
   const { id, step, lo, hi, count } = work
   const { loss, correct } = sum
-  const seconds = (performance.now() - started) / 1000
   const header = { kind: 'gradient', id, step, lo, hi, count, loss, correct, seconds }
   const length = sealFrame(frame, header, payloadBytes).byteLength
   tell({ kind: 'frame', frame, length, reusable: true }, [frame])
@@ -335,6 +461,7 @@ async function computeGradient(bench: Bench, plan: Plan, request: Request): Prom
 async function evaluate(bench: Bench, plan: Plan, request: Request): Promise<void> {
   const { work } = request
   const { classes } = bench.model
+  load(bench, plan, work.step)
   const samples = unpack(bench, request)
   const started = performance.now()
   const logits = new Float32Array(work.count * classes)

@@ -28,6 +28,8 @@ export interface LiveRun {
   epochs: number
   stepsPerEpoch: number
   batchSize: number
+  /** Where steps are rounds: so many replicas take so many steps by themselves, of `batchSize` samples each. */
+  rounds?: { readonly replicas: number; readonly steps: number }
   seed: number
   /** Updates that the run will have. */
   totalSteps: number

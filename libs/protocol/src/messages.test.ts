@@ -67,6 +67,13 @@ const fromCoordinator = [
   { kind: 'goodbye', code: 'OK', message: 'm', remedy: '', retryAfter: 1 },
 ]
 
+const optimizer = {
+  ...{ optimizer: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 0, clipNorm: 0 },
+  ...{ parametrisation: 'plain', whitened: false, held: true },
+}
+const rounds = { steps: 8, batchSize: 128, optimizer }
+const round = { step: 1_000, rates: [0.1, 0.05] }
+
 describe('frames', () => {
   it('come back from any place in a larger buffer, with an aligned payload', () => {
     fc.assert(
@@ -179,4 +186,18 @@ describe('messages', () => {
       expect.objectContaining({ code: 'E_MESSAGE' }),
     ),
   )
+
+  it.each([
+    [{ ...fromCoordinator[0], rounds }, undefined],
+    [{ ...fromCoordinator[0], rounds: { ...rounds, steps: 0 } }, 'E_MESSAGE'],
+    [{ ...fromCoordinator[0], rounds: { ...rounds, optimizer: { ...optimizer, momentum: 1 } } }, 'E_MESSAGE'],
+    [{ ...fromCoordinator[2], round }, undefined],
+    [{ ...fromCoordinator[2], round: { ...round, rates: [] } }, 'E_MESSAGE'],
+    [{ ...fromCoordinator[2], round: { ...round, rates: [NaN] } }, 'E_MESSAGE'],
+    [{ ...fromCoordinator[2], round: { ...round, rates: Array<number>(10_001).fill(1) } }, 'E_MESSAGE'],
+  ])('rounds travel as they are, or are refused (case %#)', (message, code) => {
+    const read = () => readCoordinatorMessage(encodeFrame(message))
+    if (code) expect(read).toThrowError(expect.objectContaining({ code }))
+    else expect(read().message).toEqual(message)
+  })
 })

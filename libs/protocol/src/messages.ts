@@ -1,10 +1,11 @@
 import { ConvoyError } from '@convoy/errors'
 import { modelSpec } from '@convoy/model'
+import { optimizerSpec } from '@convoy/optim'
 import { z } from 'zod'
 import { decodeFrame, type Frame } from './frame.ts'
 
 /** Raised whenever a message changes; both sides must have the same. */
-export const PROTOCOL_VERSION = 2
+export const PROTOCOL_VERSION = 3
 
 /** Bytes that the header of a worker's message may have; the longest one holds 2,000 characters of text. */
 const MAX_WORKER_HEADER = 16_384
@@ -41,7 +42,10 @@ const hello = z.strictObject({
 /** worker → coordinator: my engine is compiled; send parameters and work. */
 const ready = z.strictObject({ kind: z.literal('ready') })
 
-/** worker → coordinator: a node's sum. Payload: the flat gradient, in the encoding that was asked for. */
+/**
+ * worker → coordinator: a node's sum. Payload: the flat gradient, in the encoding that was asked for; of a round, the sum over its
+ * replicas of samples·(parameters before - after).
+ */
 const gradient = z.strictObject({
   kind: z.literal('gradient'),
   id: count,
@@ -97,6 +101,14 @@ const welcome = z.strictObject({
   fingerprint: z.string().max(64),
   /** Whether `work` carries samples (false where your data set has the run's fingerprint). */
   samples: z.boolean(),
+  /** Where steps are rounds: a leaf is a replica, which takes so many steps by itself, of so many samples each. */
+  rounds: z
+    .strictObject({
+      steps: z.int().min(1).max(10_000),
+      batchSize: z.int().min(1).max(1_000_000),
+      optimizer: optimizerSpec,
+    })
+    .optional(),
 })
 
 /** coordinator → worker: the parameters after `step` updates. Payload: flat float32. */
@@ -118,6 +130,11 @@ const work = z.strictObject({
   count,
   /** Height and width that the images are made smaller to; left out where they stay as they are. */
   size: z.int().min(1).max(4096).optional(),
+  /**
+   * Of a round: the number of its first batch among those of the run, which dropout is drawn by, and the rate of each step of a replica.
+   * Its leaf n has the batches from n·steps on.
+   */
+  round: z.strictObject({ step: count, rates: z.array(z.number().min(0)).min(1).max(10_000) }).optional(),
   pixels: z.enum(['uint8', 'float32', 'none']),
   /** How the gradient travels back. */
   encoding: z.enum(['float32', 'bf16']),

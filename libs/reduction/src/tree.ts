@@ -157,9 +157,12 @@ export class NodeSummer {
   #next = 0
   #slot: Slot | undefined
 
-  /** @param size How many numbers a gradient has. */
-  constructor(size: number) {
-    this.#arena = new Arena(size)
+  /**
+   * @param size How many numbers a gradient has.
+   * @param arena Where it adds, of that size; one of its own where left out.
+   */
+  constructor(size: number, arena = new Arena(size)) {
+    this.#arena = arena
   }
 
   /** Starts on node [lo, hi). */

@@ -124,6 +124,42 @@ describe('waiting for workers', () => {
   })
 })
 
+describe('a round', () => {
+  const round = { step: 0, rates: [0.1] }
+
+  it.each([
+    {
+      name: 'a replica that nobody has begun in a round',
+      job: { ...job(2), round, largest: 1 },
+      has: [[2, 3]],
+    },
+    { name: 'nothing in a step', job: { ...job(2), largest: 1 }, has: [] },
+  ])('has a new worker take $name', async ({ job: second, has }) => {
+    const [old, late] = [member('old'), member('late')]
+    cluster.join(old)
+    cluster.ready(old)
+    const first = cluster.compute(job(1), frame)
+    vi.advanceTimersByTime(1_000)
+    answer(old)
+    await first
+    void cluster.compute(second, frame)
+    cluster.join(late)
+    cluster.ready(late)
+    expect([...late.assignments.values()].map(({ lo, hi }) => [lo, hi])).toEqual(has)
+    expect(old.assignments.size).toBeGreaterThan(0)
+  })
+
+  it('has as much patience with a first worker as its replica has samples', () => {
+    cluster.join(member('first'))
+    for (const one of cluster.members) cluster.ready(one)
+    void cluster.compute({ ...job(1), round, samples: (lo, hi) => 256 * (hi - lo) }, frame)
+    vi.advanceTimersByTime(179_000)
+    expect(of('workerStalled')).toEqual([])
+    vi.advanceTimersByTime(2_000)
+    expect(of('workerStalled')).toMatchObject([{ worker: 'first', step: 1 }])
+  })
+})
+
 /** A worker that does what it is asked, leaf by leaf, over a line on which messages wait until they are let through. */
 class Honest {
   member!: Member

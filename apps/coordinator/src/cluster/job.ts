@@ -3,12 +3,12 @@ import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 export type Gradient = MessageOf<WorkerMessage, 'gradient'>
 export type Answer = Gradient | MessageOf<WorkerMessage, 'evaluation'>
 
-/** One pass over the workers: the gradient of a batch, or the evaluation of a test set. */
+/** One pass over the workers: the gradient of a batch, the differences of a round, or the evaluation of a test set. */
 export interface Job {
   readonly task: 'gradient' | 'evaluate'
   readonly epoch: number
   readonly step: number
-  /** Leaves of the batch, or chunks of the test set. */
+  /** Leaves of the batch, replicas of the round, or chunks of the test set. */
   readonly units: number
   /** The largest node that is handed out whole. */
   readonly largest: number
@@ -18,6 +18,8 @@ export interface Job {
   readonly size: number | undefined
   /** What a sample costs beside one of full size: workers' speed is measured in these. */
   readonly cost: number
+  /** What is to be known of a round, where it is one. */
+  readonly round?: { readonly step: number; readonly rates: readonly number[] } | undefined
   /** How many samples leaves [lo, hi) have. */
   samples(lo: number, hi: number): number
   /** How the answer to [lo, hi) travels. */

@@ -76,13 +76,12 @@ export class Planner {
 
   /** Cuts a batch among workers by their measured speed and hands all of it out. */
   #share(job: Job, members: readonly Member[]): void {
-    const known = members.filter((member) => member.pace.known).map((member) => member.pace.rate(1))
-    const usual = known.length > 0 ? median(known) : 1
+    const usual = usualRate(members)
     // One that is new warms up, and may be slow: with one leaf it does not keep the others waiting.
-    const most = (member: Member) => (known.length > 0 && !member.pace.known ? 1 : Infinity)
+    const most = (member: Member) => (usual !== undefined && !member.pace.known ? 1 : Infinity)
     const shares = cutLeaves(
       job.units,
-      members.map((member) => member.pace.rate(usual)),
+      members.map((member) => member.pace.rate(usual ?? 1)),
       members.map(most),
     )
     probe(members, shares)
@@ -107,7 +106,7 @@ export class Planner {
         (!votes || this.#jury.mayVote(votes, member)) &&
         (notFinite === undefined || this.#jury.mayJudge(notFinite, member)),
     )
-    if (!piece) return this.#overtake(member)
+    if (!piece) return this.#overtake(member, job)
     // Too large, or fewer pieces than hands: halve it. A piece that someone still computes stays whole.
     while (
       piece.holders.size === 0 &&
@@ -122,8 +121,12 @@ export class Planner {
   }
 
   /** The piece that its only holder is expected to finish last, if this worker would finish it sooner. */
-  #overtake(member: Member): Piece | undefined {
-    if (!member.pace.known || member.assignments.size > 0) return undefined
+  #overtake(member: Member, { round }: Job): Piece | undefined {
+    if (member.assignments.size > 0) return undefined
+    // A step is soon over, but a new worker would be idle for the rest of a round: it is taken to be as fast as others.
+    const usual = round && !member.pace.known ? usualRate([...this.#members.values()]) : undefined
+    const expected = (samples: number) => (usual ? samples / usual : member.pace.expected(samples))
+    if (expected(1) === undefined) return undefined
     const now = performance.now()
     let best: Piece | undefined
     let latest = 0
@@ -133,7 +136,7 @@ export class Planner {
         const piece = this.#work.pieceOf(assignment)!
         at = Math.max(at, assignment.startedAt) + 1000 * (other.pace.expected(assignment.samples) ?? 0)
         if (piece.holders.size > 1 || piece.waiting || piece.votes) continue
-        const mine = now + 1000 * member.pace.expected(assignment.samples)!
+        const mine = now + 1000 * expected(assignment.samples)!
         if (at > mine && at > latest) {
           best = piece
           latest = at
@@ -142,6 +145,12 @@ export class Planner {
     }
     return best
   }
+}
+
+/** The rate in the middle of those that are known; undefined where none is. */
+function usualRate(members: readonly Member[]): number | undefined {
+  const known = members.filter(({ pace }) => pace.known).map(({ pace }) => pace.rate(1))
+  return known.length > 0 ? median(known) : undefined
 }
 
 /** Gives a leaf of the largest share to each worker that had none for long, since it may have become faster. */

@@ -8,8 +8,10 @@ import type { Work } from './work.ts'
 const TICK = 100
 /** Where nothing is known of a worker, it may take this many times what the slowest known one would. */
 const UNKNOWN_PATIENCE = 10
-/** And so many seconds where nothing is known of anyone yet, or until it has compiled the model. */
+/** And so many seconds where nothing is known of anyone yet, or until it has compiled the model; */
 const FIRST_PATIENCE = 60
+/** for each so many samples, where a leaf is as long as a replica's round. */
+const FIRST_SAMPLES = 256
 
 /** Watches deadlines: names workers that are past theirs, and lets others have their work too. */
 export class Watch {
@@ -86,7 +88,9 @@ export class Watch {
     if (!assignment || assignment.late || member.state === 'stalled') return
     const patience =
       member.pace.deadline(assignment.samples) ??
-      (slowest > 0 ? UNKNOWN_PATIENCE * slowest * assignment.samples : FIRST_PATIENCE)
+      (slowest > 0
+        ? UNKNOWN_PATIENCE * slowest * assignment.samples
+        : FIRST_PATIENCE * Math.max(1, assignment.samples / FIRST_SAMPLES))
     const waited = (now - assignment.startedAt) / 1000
     if (waited <= patience) return
     assignment.late = true

@@ -118,7 +118,7 @@ export class Work {
   assign(member: Member, piece: Piece): void {
     const job = this.job!
     const { lo, hi } = piece
-    const { task, epoch, step, size } = job
+    const { task, epoch, step, size, round } = job
     const id = this.#nextId++
     const count = job.samples(lo, hi)
     const assignment: Assignment = {
@@ -133,6 +133,7 @@ export class Work {
       {
         ...{ kind: 'work' as const, task, id, epoch, step, lo, hi, count, pixels, encoding },
         ...(size === undefined ? {} : { size }),
+        ...(round ? { round: { step: round.step, rates: [...round.rates] } } : {}),
       },
       ...payloads,
     )

@@ -5,6 +5,7 @@ import type { CoordinatorConfig } from '../config.ts'
 import type { Report } from '../events.ts'
 import { numericsText, type NumericsClass } from '../numerics.ts'
 import type { Hello, Welcome } from '../server/index.ts'
+import { optimizerSpecOf, roundsOf } from '../training/index.ts'
 
 /** What workers are told of a run. */
 export interface Subject {
@@ -51,6 +52,7 @@ export class Admission {
     const { flip, alternatingFlip, shift, cutout, resize, seed, microBatch } = this.#config
     const { run, model, preprocessing, dataset, smaller } = this.subject
     const { fingerprint } = dataset
+    const rounds = roundsOf(this.#config)
     const augmentation: AugmentationSpec = {
       flip: alternatingFlip ? 'alternating' : flip,
       shift,
@@ -60,6 +62,15 @@ export class Admission {
     return {
       ...{ run, model, preprocessing, augmentation, seed, microBatch, smaller, fingerprint },
       samples: hello.fingerprint !== fingerprint,
+      ...(rounds
+        ? {
+            rounds: {
+              steps: rounds.steps,
+              batchSize: rounds.batchSize,
+              optimizer: optimizerSpecOf(this.#config),
+            },
+          }
+        : {}),
     }
   }
 

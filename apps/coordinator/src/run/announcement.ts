@@ -39,7 +39,7 @@ export function announce(opening: Opening, report: Report): void {
 }
 
 function reportStart({ name, config, model, dataset, training }: Opening, report: Report): void {
-  const { batchSize, stepsPerEpoch } = training.length
+  const { stepsPerEpoch, rounds } = training.length
   const { steps } = config
   const { changes } = training.sizes
   report({
@@ -56,7 +56,8 @@ function reportStart({ name, config, model, dataset, training }: Opening, report
     work: training.sizes.work(steps),
     ...(changes ? { sizes: changes } : {}),
     ...(steps === undefined ? {} : { steps }),
-    batchSize,
+    batchSize: rounds?.batchSize ?? training.length.batchSize,
+    ...(rounds ? { rounds: { replicas: rounds.replicas, steps: rounds.steps } } : {}),
     seed: config.seed,
     resumedAt: training.progress.step,
     fingerprint: dataset.fingerprint,

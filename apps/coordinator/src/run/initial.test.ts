@@ -1,5 +1,13 @@
 import { LeafImages, loadDataset, prepare, type Prepared } from '@convoy/data'
-import { buildModel, freeze, initialise, muonKernels, parameterLayout, type ModelSpec } from '@convoy/model'
+import {
+  buildModel,
+  freeze,
+  initialise,
+  muonKernels,
+  parameterLayout,
+  standardisedKernels,
+  type ModelSpec,
+} from '@convoy/model'
 import { encodeSafetensors } from '@convoy/weights'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -38,6 +46,17 @@ describe('initialParameters', () => {
     expect((await begin(options)).parameters).toEqual(parameters)
     expect((await begin({ ...options, seed: 2 })).parameters).not.toEqual(parameters)
     expect((await begin({ initialisation: 'heNormal' })).parameters).toEqual(initialise(model, 'heNormal', 1))
+  })
+
+  it('begin rounds of standardised kernels as a run without rounds begins', async () => {
+    const { parameters } = await begin({ parametrisation: 'standardised', replicas: 2 })
+    for (const { offset, size, filters, scale } of standardisedKernels(model)) {
+      for (let filter = 0; filter < filters; filter++) {
+        const values = partOf(parameters, { offset, size }).filter((_, i) => i % filters === filter)
+        expect(values.reduce((sum, value) => sum + value, 0)).toBeCloseTo(0, 5)
+        expect(Math.hypot(...values)).toBeCloseTo(scale, 5)
+      }
+    }
   })
 
   it('have a whitened first layer, whose outputs on the patches are uncorrelated and of variance 1', async () => {

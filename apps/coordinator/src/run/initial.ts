@@ -1,7 +1,14 @@
 import { patchStatistics, type Prepared } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
-import { normaliseFilters } from '@convoy/optim'
-import { copyChannels, initialise, parameterLayout, whitenFirst, type ModelSpec } from '@convoy/model'
+import { muonKernelsOf, normaliseFilters } from '@convoy/optim'
+import {
+  copyChannels,
+  initialise,
+  parameterLayout,
+  standardisedKernels,
+  whitenFirst,
+  type ModelSpec,
+} from '@convoy/model'
 import {
   difference,
   encodeSafetensors,
@@ -16,7 +23,7 @@ import {
 import path from 'node:path'
 import { exists, readCheckpoint, writeDurably, type Checkpoint } from './checkpoints.ts'
 import type { TrainingConfig } from '../config.ts'
-import { muonKernelsOf, parametersSha256 } from '../training/index.ts'
+import { optimizerSpecOf, parametersSha256 } from '../training/index.ts'
 
 /** A checkpoint's parameters, as those of any weights file. Throws E_WEIGHTS_FILE where it does not say of which network. */
 export function checkpointWeights(checkpoint: Checkpoint, file: string): WeightsFile {
@@ -92,7 +99,7 @@ async function draw(
   prepared: Prepared,
   size: number,
 ): Promise<Float32Array> {
-  const { initialisation, seed, identityStart, whitenedStart, optimizer } = config
+  const { initialisation, seed, identityStart, whitenedStart, optimizer, parametrisation } = config
   const parameters = initialise(model, initialisation, seed)
   if (identityStart) copyChannels(model, parameters)
   if (whitenedStart) {
@@ -102,10 +109,18 @@ async function draw(
     whitenFirst(model, parameters, patches, { epsilon: LEAST_VARIANCE, seed })
   }
   if (optimizer === 'muon') {
-    normaliseFilters(parameters, muonKernelsOf(thawed(model), config))
+    normaliseFilters(parameters, muonKernelsOf(thawed(model), optimizerSpecOf(config)))
     // From there on the last layer grows as far as the data want it to.
     const last = parameterLayout(model).views.findLast(({ role }) => role === 'kernel')!
     parameters.fill(0, last.offset, last.offset + last.size)
+  }
+  if (parametrisation === 'standardised' && config.replicas !== undefined && config.init === undefined) {
+    // Where there are no rounds, the optimizer's variables begin like this.
+    const kernels = standardisedKernels(thawed(model))
+    normaliseFilters(
+      parameters,
+      kernels.map((kernel) => ({ ...kernel, rate: 1, centred: true, held: true })),
+    )
   }
   return parameters
 }

@@ -4,7 +4,7 @@ import { setFlagsFromString } from 'node:v8'
 import { Cluster } from '../cluster/index.ts'
 import { trainingSchema, type CoordinatorConfig, type TrainingConfig } from '../config.ts'
 import type { Report } from '../events.ts'
-import { checkOptimizer, lengthOf, Sizes, Training, type State } from '../training/index.ts'
+import { checkOptimizer, checkRounds, lengthOf, Sizes, Training, type State } from '../training/index.ts'
 import { Admission } from './admission.ts'
 import { announce } from './announcement.ts'
 import { keepConfig, makeFolder } from './folder.ts'
@@ -91,8 +91,10 @@ export async function openRun(config: CoordinatorConfig, raw: Dataset, listen: R
 }
 
 /** Refuses options that do not go with one another, or with the images. Throws E_USAGE. */
-function check(config: TrainingConfig, { shape: [height, width] }: Dataset): void {
+function check(config: TrainingConfig, dataset: Dataset): void {
   checkOptimizer(config)
+  checkRounds(config, dataset)
+  const [height, width] = dataset.shape
   const { cutout = 0, resize, sizes, flip, alternatingFlip } = config
   const refuse = (what: string, remedy: string) => {
     throw new ConvoyError('E_USAGE', what, remedy)

@@ -1,6 +1,7 @@
 export { Evaluation, scoreOf, type Score } from './evaluation.ts'
 export type { EarlierStates } from './going-back.ts'
-export { checkOptimizer, muonKernelsOf } from './optimizer.ts'
+export { checkOptimizer, optimizerSpecOf } from './optimizer.ts'
+export { checkRounds, roundsOf } from './rounds.ts'
 export { lengthOf } from './schedule.ts'
 export { Sizes } from './sizes.ts'
 export { parametersSha256, type Moved, type State } from './state.ts'

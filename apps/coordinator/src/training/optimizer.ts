@@ -1,17 +1,7 @@
 import type { Arena } from '@convoy/arena'
 import { ConvoyError } from '@convoy/errors'
-import {
-  muonKernels,
-  standardisedKernels,
-  trainedLayout,
-  type ModelSpec,
-  type MuonKernel,
-} from '@convoy/model'
-import { Muon, NesterovSgd, plain, Standardised, type Optimizer, type Parametrisation } from '@convoy/optim'
+import { NesterovSgd, type Optimizer, type OptimizerSpec } from '@convoy/optim'
 import type { TrainingConfig } from '../config.ts'
-
-/** Newton–Schulz iterations of an update of Muon: three learn as fast as the five of Jordan et al. (2024). */
-const ITERATIONS = 3
 
 /** Refuses options that the optimizer does not have, so that none is passed over. Throws E_USAGE. */
 export function checkOptimizer(config: TrainingConfig): void {
@@ -32,48 +22,30 @@ export function checkOptimizer(config: TrainingConfig): void {
   if (parametrisation !== 'plain') refuse(`--parametrisation ${parametrisation}`, 'it moves the kernels')
 }
 
-/** How Muon treats the kernels of a model. */
-export function muonKernelsOf(model: ModelSpec, config: TrainingConfig): MuonKernel[] {
-  const { init, whitenedStart = false, headRate = 1 } = config
+/** The optimizer that a config describes: of the run, or of the steps within its rounds. */
+export function optimizerSpecOf(config: TrainingConfig): OptimizerSpec {
+  const { optimizer = 'sgd', parametrisation = 'plain', init, whitenedStart = false } = config
+  const { momentum, nesterov, weightDecay, clipNorm, biasRate, headRate } = config
   const fresh = init === undefined
-  return muonKernels(model, { whitened: fresh && whitenedStart, lastRate: headRate, held: fresh })
-}
-
-/** What the optimizer of a config moves. */
-export function parametrisationOf(arena: Arena, model: ModelSpec, config: TrainingConfig): Parametrisation {
-  return config.parametrisation === 'standardised'
-    ? new Standardised(arena, standardisedKernels(model))
-    : plain(arena.size)
+  return {
+    ...{ optimizer, momentum, nesterov, weightDecay, clipNorm, parametrisation },
+    ...(biasRate === undefined ? {} : { biasRate }),
+    ...(headRate === undefined ? {} : { headRate }),
+    ...{ whitened: fresh && whitenedStart, held: fresh },
+  }
 }
 
 /**
- * The optimizer that a config describes.
- *
- * @param arena Where it computes: of the size of the trained parameters.
- * @param variables Those of the parametrisation to start with, and the velocity of each.
+ * What moves the parameters at the end of a round, by the replicas' mean difference as if it were a gradient: Nesterov's SGD (Douillard et
+ * al., "DiLoCo: Distributed Low-Communication Training of Language Models", 2023). At rate 1 without momentum it is averaging.
  */
-export function optimizerOf(
+export function outerOptimizer(
   arena: Arena,
-  model: ModelSpec,
-  config: TrainingConfig,
-  parametrisation: Parametrisation,
-  variables: Float32Array,
+  momentum: number,
+  parameters: Float32Array,
   velocity: Float32Array,
 ): Optimizer {
-  const { momentum, nesterov, weightDecay, clipNorm, biasRate } = config
-  const rates = biasRate === undefined ? {} : { biasRate }
-  if (config.optimizer === 'muon') {
-    const kernels = muonKernelsOf(model, config)
-    return new Muon(arena, variables, velocity, {
-      ...{ kernels, momentum, clipNorm, iterations: ITERATIONS, ...rates },
-    })
-  }
-  return new NesterovSgd(arena, variables, velocity, {
-    ...{ momentum, nesterov, weightDecay, clipNorm, parametrisation },
-    // Biases are left out of the decay: it is there to keep the kernels small.
-    decayed: trainedLayout(model)
-      .views.filter((view) => view.role === 'kernel')
-      .map(({ offset, size }) => [offset, size] as const),
-    ...rates,
-  })
+  // Decay and clipping are for the steps within.
+  const options = { nesterov: true, weightDecay: 0, clipNorm: 0, decayed: [] }
+  return new NesterovSgd(arena, parameters, velocity, { momentum, ...options })
 }

@@ -16,7 +16,7 @@ describe('Sizes', () => {
   it('are those of the stored images where none are given', () => {
     const { sizes } = start()
     for (const step of [0, 13, 27])
-      expect(sizes.at(step)).toEqual({ size: undefined, microBatch: 8, cost: 1 })
+      expect(sizes.at(step)).toEqual({ size: undefined, microBatch: 8, leaf: 8, cost: 1 })
     expect(sizes.smaller).toEqual([])
     expect(sizes.largestLeaf).toBe(8)
     expect(sizes.work()).toBe(4)
@@ -29,8 +29,8 @@ describe('Sizes', () => {
       ...[16, 16, 24, 24, undefined, undefined],
     ])
     // Four leaves of a batch of 64 are the fewest; an image of 24×24 is more than half of a full one.
-    expect(sizes.at(0)).toEqual({ size: 16, microBatch: 16, cost: 0.25 })
-    expect(sizes.at(12)).toEqual({ size: 24, microBatch: 8, cost: 0.5625 })
+    expect(sizes.at(0)).toEqual({ size: 16, microBatch: 16, leaf: 16, cost: 0.25 })
+    expect(sizes.at(12)).toEqual({ size: 24, microBatch: 8, leaf: 8, cost: 0.5625 })
     expect(sizes.smaller).toEqual([
       { size: 16, microBatch: 16 },
       { size: 24, microBatch: 8 },

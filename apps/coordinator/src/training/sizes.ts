@@ -15,8 +15,10 @@ import type { Length } from './schedule.ts'
 export interface Size {
   /** Height and width, where they are smaller than the stored images. */
   readonly size: number | undefined
-  /** How many a leaf has. */
+  /** How many an engine computes at once. */
   readonly microBatch: number
+  /** How many a leaf has: the same, or those of a replica's round. */
+  readonly leaf: number
   /** What one costs beside one of full size. */
   readonly cost: number
 }
@@ -31,7 +33,12 @@ export class Sizes {
   /** Throws E_USAGE where the sizes are not possible. */
   constructor(config: TrainingConfig, { shape }: Pick<Dataset, 'shape'>, length: Length) {
     const { sizes, preprocessing, microBatch } = config
+    const { rounds } = length
+    const batchSize = rounds?.batchSize ?? length.batchSize
     const [full] = shape
+    const sizeOf = (size: number | undefined, microBatch: number, cost: number): Size => ({
+      ...{ size, microBatch, cost, leaf: rounds ? rounds.steps * batchSize : microBatch },
+    })
     this.#length = length
     this.#stages =
       sizes === undefined ? [{ size: full, share: 1_000_000 }] : parseSizes(sizes, shape, preprocessing)
@@ -40,12 +47,8 @@ export class Sizes {
       this.#stages.map(({ size }): [number, Size] => [
         size,
         size === full
-          ? { size: undefined, microBatch, cost: 1 }
-          : {
-              size,
-              microBatch: leafAt(size, full, microBatch, length.batchSize),
-              cost: (size * size) / (full * full),
-            },
+          ? sizeOf(undefined, microBatch, 1)
+          : sizeOf(size, leafAt(size, full, microBatch, batchSize), (size * size) / (full * full)),
       ]),
     )
   }
@@ -69,7 +72,7 @@ export class Sizes {
 
   /** The most samples that a leaf has. */
   get largestLeaf(): number {
-    return Math.max(...[...this.#sizes.values()].map(({ microBatch }) => microBatch))
+    return Math.max(...[...this.#sizes.values()].map(({ leaf }) => leaf))
   }
 
   /** What so many updates cost, in epochs at full size; those of the whole run where left out. */

@@ -15,7 +15,9 @@ async function expectations(small: number): Promise<(number | null | undefined)[
     config: { evaluateEvery: 1, until: '90%' },
     model: { classes: 10 } as ModelSpec,
     dataset: { test: { count: 10, pixels: new Float32Array(10) } } as unknown as Dataset,
-    sizes: { at: (step) => ({ size: step < 10 * small ? 16 : undefined, microBatch: 16, cost: 1 }) },
+    sizes: {
+      at: (step) => ({ size: step < 10 * small ? 16 : undefined, microBatch: 16, leaf: 16, cost: 1 }),
+    },
     cluster: { compute: () => Promise.resolve(true) } as unknown as Cluster,
     report: (event: RunEvent) => event.event === 'test' && expected.push(event.expectedEpoch),
     tests: [],

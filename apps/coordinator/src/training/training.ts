@@ -2,7 +2,7 @@ import { Arena } from '@convoy/arena'
 import type { Convergence } from '@convoy/convergence'
 import { batchRange, epochOrder } from '@convoy/data'
 import { trainedLayout } from '@convoy/model'
-import { learningRate, type Schedule } from '@convoy/optim'
+import type { Schedule } from '@convoy/optim'
 import type { Totals } from '@convoy/reduction'
 import type { RunConfig, TrainingConfig } from '../config.ts'
 import { Batch } from './batch.ts'
@@ -10,7 +10,7 @@ import { DivergenceGuard, type Divergence } from './divergence.ts'
 import { GoingBack, type EarlierStates } from './going-back.ts'
 import { Ledger, type Entry } from './ledger.ts'
 import { Reporter } from './reporter.ts'
-import { lengthOf, scheduleOf, type Length } from './schedule.ts'
+import { firstBatchAt, lengthOf, ratesAt, scheduleOf, type Length } from './schedule.ts'
 import type { Sizes } from './sizes.ts'
 import { betweenEpochs, progressOf, type Progress, type State } from './state.ts'
 import { Testing, type TestingOptions } from './testing.ts'
@@ -32,7 +32,10 @@ export interface TrainingInput extends TestingOptions {
   }) => void
 }
 
-/** Synchronous data-parallel training: each step is the gradient of one batch from the cluster, then one update. */
+/**
+ * Synchronous data-parallel training: each step is the gradient of one batch from the cluster, then one update. With rounds, a step is what a
+ * round moved its replicas by, on the mean, and the update is by that.
+ */
 export class Training {
   progress: Progress
   readonly length: Length
@@ -174,14 +177,16 @@ export class Training {
     const begun = performance.now()
     this.#goingBack.lowerWhenDue(progress)
     const size = this.sizes.at(progress.step)
-    const batch = this.#batch.begin(ids, progress, size)
+    const rates = ratesAt(this.#schedule, length, progress).map((rate) => progress.rateFactor * rate)
+    const round = length.rounds && { step: firstBatchAt(length, progress), rates }
+    const batch = this.#batch.begin(ids, progress, size, round)
     if (!(await cluster.compute(batch, weights.frame))) return false
     const computed = performance.now()
 
     const sum = batch.tree.result()
     for (const { lo, hi } of batch.entries) this.#ledger.apply(batch.ids(lo, hi))
-    const { step, epoch, rateFactor } = progress
-    const rate = rateFactor * learningRate(this.#schedule, { step, ...length })
+    const { step, epoch } = progress
+    const rate = length.rounds?.outerRate ?? rates[0]
     const gradientNorm = weights.update(sum, rate, step + 1, (frame) => cluster.broadcast(frame))
 
     used?.({ step, epoch, nodes: batch.entries, samples: ids })
@@ -190,12 +195,12 @@ export class Training {
     const seconds = (now - begun - cluster.waited) / 1000
     advance(progress, sum, seconds)
     this.reporter.step(progress, sum, {
-      ...{ leaves: batch.units, learningRate: rate, gradientNorm, seconds, size: size.size },
+      ...{ leaves: batch.units, learningRate: rates.at(-1)!, gradientNorm, seconds, size: size.size },
       work: this.sizes.work(progress.step),
       updateSeconds: (now - computed) / 1000,
     })
     const divergence: Divergence | undefined = weights.isFinite()
-      ? this.#guard.step(progress.step, sum.loss, sum.count)
+      ? this.#guard.step(progress.step * (length.rounds?.steps ?? 1), sum.loss, sum.count)
       : { reason: 'notFinite', message: 'a parameter is NaN or infinite' }
     if (divergence) this.#diverged(divergence)
     return true

@@ -53,6 +53,7 @@ const optimizers: [name: string, options: object][] = [
   ['muon', { optimizer: 'muon', headRate: 0.4 }],
   ['a fixed first layer', { optimizer: 'muon', whitenedStart: true }],
   ['standardised kernels', { parametrisation: 'standardised' }],
+  ['rounds', { replicas: 2, outerMomentum: 0.8 }],
 ]
 const cases = optimizers.flatMap(([name, options]) =>
   [undefined, 'conv1,conv5', 'all-but-2'].flatMap((frozen) =>

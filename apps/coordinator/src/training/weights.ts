@@ -1,11 +1,11 @@
 import type { Arena, Slot } from '@convoy/arena'
-import type { ModelSpec } from '@convoy/model'
-import type { Optimizer, Parametrisation } from '@convoy/optim'
+import { TrainedParameters, type ModelSpec } from '@convoy/model'
+import { optimizerOf, parametrisationOf, plain, type Optimizer, type Parametrisation } from '@convoy/optim'
 import { Parameters, type ParameterFrame } from '../cluster/index.ts'
 import type { TrainingConfig } from '../config.ts'
-import { optimizerOf, parametrisationOf } from './optimizer.ts'
+import { optimizerSpecOf, outerOptimizer } from './optimizer.ts'
+import { roundsOf } from './rounds.ts'
 import type { Moved, State } from './state.ts'
-import { TrainedParameters } from './trained.ts'
 
 /** What the central update changes: the parameters, as workers get them, and what the optimizer has beside them. */
 export class Weights {
@@ -19,10 +19,15 @@ export class Weights {
   /** @param arena Where the optimizer computes: of the size of the trained parameters. */
   constructor(model: ModelSpec, arena: Arena, config: TrainingConfig, start: State) {
     this.#trained = new TrainedParameters(model)
-    this.#parametrisation = parametrisationOf(arena, model, config)
+    const rounds = roundsOf(config)
+    const spec = optimizerSpecOf(config)
+    // What parameters are made of matters to the steps within a round; its end moves the parameters themselves.
+    this.#parametrisation = rounds ? plain(arena.size) : parametrisationOf(arena, model, spec)
     this.#gain = config.init === undefined ? 1 : undefined
     const [variables, velocity] = this.#moved(start)
-    this.#optimizer = optimizerOf(arena, model, config, this.#parametrisation, variables, velocity)
+    this.#optimizer = rounds
+      ? outerOptimizer(arena, rounds.outerMomentum, variables, velocity)
+      : optimizerOf(arena, model, spec, this.#parametrisation, variables, velocity)
     this.#parameters = new Parameters(start.parameters, start.step ?? 0)
     if (!this.#parametrisation.identity) this.restore(start)
   }
@@ -71,8 +76,8 @@ export class Weights {
   /**
    * One update, part by part; each is sent while the next is computed.
    *
-   * @param sum Of the gradients of `count` samples, in the arena.
-   * @param rate η.
+   * @param sum Of the gradients of `count` samples, or of a round's differences times samples, in the arena.
+   * @param rate η; of a round, the outer one.
    * @param step Updates that are done with this one.
    * @param broadcast Begins to send a frame, and returns what is to be told how many of its values are complete.
    * @returns The global norm of the mean gradient.

@@ -36,7 +36,7 @@ export class Metrics {
       this.#counters.set(name, made)
       if (labelNames.length === 0) made.inc(0)
     }
-    gauge('step', 'Updates done in the run.')
+    gauge('step', 'Updates done in the run; with --replicas, rounds.')
     gauge('epoch', 'Epochs done in the run.')
     gauge('loss', 'Mean cost of the last batch before its update, in nats.')
     gauge('cost', 'Mean cost of the last samples before their updates, in nats.', 'samples')
@@ -45,7 +45,7 @@ export class Metrics {
     gauge('test_accuracy', 'Accuracy on the test set when it was tested last.')
     gauge('test_loss', 'Mean cost on the test set when it was tested last, in nats.')
     gauge('learning_rate', 'Learning rate of the last update.')
-    gauge('gradient_norm', 'Global norm of the last mean gradient.')
+    gauge('gradient_norm', "Global norm of the last mean gradient, or of a round's mean difference.")
     gauge('images_per_second', 'Training images a second in the last update.')
     gauge('image_size', 'With sizes over the run: height and width of the images of the last update.')
     gauge('workers', 'Workers connected.')

@@ -118,6 +118,7 @@ export class History {
       ...{ model, parameters, data, trainImages, testImages, epochs, stepsPerEpoch, batchSize, seed },
       totalSteps: Math.min(epochs * stepsPerEpoch, event.steps ?? Infinity),
       ...(event.sizes ? { sizes: event.sizes } : {}),
+      ...(event.rounds ? { rounds: event.rounds } : {}),
     }
     this.#step = event.resumedAt
     this.#takeBack(event.resumedAt)

@@ -1,7 +1,8 @@
-import { buildModel, freeze, parameterLayout } from '@convoy/model'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { freeze, parameterLayout } from './layout.ts'
 import { TrainedParameters } from './trained.ts'
+import { buildModel } from './zoo.ts'
 
 const model = buildModel('all-cnn-c', { input: [8, 8, 3], classes: 10, width: 0.03125 })
 const all = Float32Array.from({ length: parameterLayout(model).size }, (_, i) => i + 1)

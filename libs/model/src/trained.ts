@@ -1,10 +1,5 @@
-import {
-  parameterLayout,
-  trainedLayout,
-  trainedRanges,
-  type ModelSpec,
-  type TrainedRange,
-} from '@convoy/model'
+import { parameterLayout, trainedLayout, trainedRanges, type TrainedRange } from './layout.ts'
+import type { ModelSpec } from './spec.ts'
 
 /**
  * Which parameters are trained, and where: gradients, wire, tree and optimizer have the trained ones alone, one behind
@@ -26,8 +21,7 @@ export class TrainedParameters {
   }
 
   /** Of numbers for all parameters, those of the trained ones. */
-  gather(all: Float32Array): Float32Array {
-    const trained = new Float32Array(this.size)
+  gather(all: Float32Array, trained: Float32Array = new Float32Array(this.size)): Float32Array {
     for (const { parameter, gradient, size } of this.#ranges)
       trained.set(all.subarray(parameter, parameter + size), gradient)
     return trained
