@@ -258,14 +258,10 @@ export const runSchema = z.object({
     .min(0)
     .default(1)
     .meta({ description: 'test after so many epochs; 0 tests only at the end', unit: 'EPOCHS' }),
-  steps: z
-    .int()
-    .min(1)
-    .optional()
-    .meta({
-      description: 'stop after so many updates (rounds, with --replicas), whatever the epoch',
-      unit: 'N',
-    }),
+  steps: z.int().min(1).optional().meta({
+    description: 'stop after so many updates (rounds, with --replicas), whatever the epoch',
+    unit: 'N',
+  }),
   until: z
     .union([
       z.number().gt(0, notAccuracy).max(1, notAccuracy),
