@@ -7,7 +7,7 @@ import { flagOf } from '../apps/cli/src/options.ts'
 import { root } from './convoy.ts'
 
 /** Commands of other programs that the guides call, to the end of the code or the line. */
-const foreign = /\b(npx|tensorboard|kubectl|docker|podman|nsys) [^`|\n]*/g
+const foreign = /\b(npx|npm ci|tensorboard|kubectl|docker|podman|nsys) [^`|\n]*/g
 /** Variables that are no option: where data are kept, which library is loaded. */
 const variables = ['CONVOY_CACHE', 'CONVOY_CUDA', 'CONVOY_KERAS_PYTHON', 'CONVOY_ONEDNN']
 
