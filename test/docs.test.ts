@@ -9,7 +9,13 @@ import { root } from './convoy.ts'
 /** Commands of other programs that the guides call, to the end of the code or the line. */
 const foreign = /\b(npx|npm ci|tensorboard|kubectl|docker|podman|nsys) [^`|\n]*/g
 /** Variables that are no option: where data are kept, which library is loaded. */
-const variables = ['CONVOY_CACHE', 'CONVOY_CUDA', 'CONVOY_KERAS_PYTHON', 'CONVOY_ONEDNN']
+const variables = [
+  'CONVOY_CACHE',
+  'CONVOY_CUDA',
+  'CONVOY_KERAS_PYTHON',
+  'CONVOY_ONEDNN',
+  'CONVOY_TORCH_PYTHON',
+]
 
 const help = (...command: string[]): string => {
   const ask = (...more: string[]) =>

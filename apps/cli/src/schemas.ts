@@ -55,7 +55,7 @@ export const optionGroups = {
     often: 3,
     keys: [
       ...['data', 'limitTrain', 'flip', 'shift', 'cutout', 'alternatingFlip', 'preprocessing', 'imageSize'],
-      ...['limitTest', 'holdOut'],
+      ...['limitTest', 'holdOut', 'skipUnreadable'],
     ],
   },
   network: {
@@ -82,6 +82,11 @@ export const optionGroups = {
       ...['workers', 'engine', 'precision', 'gpu', 'device', 'threads', 'reproducible', 'verify', 'wire'],
       ...['wireLeaves', 'worth', 'workerName', 'grace', 'giveUpAfter', 'stay'],
     ],
+  },
+  rounds: {
+    title: 'several steps between two updates, for thin links',
+    often: 0,
+    keys: ['replicas', 'localSteps', 'outerRate', 'outerMomentum'],
   },
   files: {
     title: 'what is kept, and where',

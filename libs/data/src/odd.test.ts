@@ -186,7 +186,7 @@ describe('nothing is lost without a word:', () => {
     const { notes } = await load(root)
     expect(notes).toEqual([
       expect.stringMatching(
-        /^2 images are of one color or nearly black .*12-bits\.png, train\/b\/plain\.png$/,
+        /^2 images are of one colour or nearly black .*12-bits\.png, train\/b\/plain\.png$/,
       ),
     ])
     put('train/a/float.tiff', floatTiff(0.5))
