@@ -375,7 +375,7 @@ export const recipes = {
     expected: { work: 7.96, accuracy: 0.8985, minutes: 19 },
   },
   best: {
-    description: "for the paper's 92.75 %: as fast, but longer, with wider shifts and cutouts",
+    description: 'for more accuracy: as fast, but longer, with wider shifts and cutouts',
     options: { ...fast, epochs: 50, shift: 4, cutout: 6, sizes: '16:0.3,24:0.3,32' },
     expected: { work: 32.2 },
   },
