@@ -374,7 +374,7 @@ describe.skipIf(!chromiumPath)(`the explorer and the classifier${unless}`, () =>
     // The weights of before are still there.
     await page.getByText(/^all-cnn-c, step 1/).waitFor()
     expect(errors).toEqual([])
-    await told('broken.png', /^E_DATA_IMAGE: broken.png cannot be decoded/)
+    await told('broken.png', /^E_DATA_IMAGE: broken.png is of no image format/)
     // The browser itself writes down that an answer was 400.
     expect(errors.filter((error) => !/status of 400/.test(error))).toEqual([])
   })

@@ -1,4 +1,5 @@
 import type { Browser } from 'playwright-core'
+import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Convoy, scratch } from '../convoy.ts'
 import { Proxy } from '../proxy.ts'
@@ -55,9 +56,11 @@ describe.skipIf(!chromiumPath)(`the page behind a proxy${unless}`, () => {
     await page.locator('#link', { hasText: 'live' }).waitFor()
     await page.getByRole('link', { name: 'Explore' }).click()
     const image = {
-      name: 'dot.svg',
-      mimeType: 'image/svg+xml',
-      buffer: Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>'),
+      name: 'dot.png',
+      mimeType: 'image/png',
+      buffer: await sharp({ create: { width: 8, height: 8, channels: 3, background: 'red' } })
+        .png()
+        .toBuffer(),
     }
     const decoded = page.waitForResponse(/\/a\/convoy\/image\?/)
     await page.locator('input[type=file]').setInputFiles(image)
