@@ -1,4 +1,4 @@
-import { checksum, download } from '@convoy/download'
+import { checksum, download, isOffline } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
 import { mkdir, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
@@ -34,7 +34,8 @@ export async function fetchArchive(options: FetchOptions): Promise<string> {
   const file = archivePath(directory)
   if (await stat(file).catch(() => undefined)) return file
   const partial = `${file}.part`
-  const remedy = `Run again to go on where it stopped; or put the file at ${file} yourself; or use --data FOLDER or --data synthetic.`
+  const again = isOffline(environment) ? 'Leave offline mode' : 'Run again to go on where it stopped'
+  const remedy = `${again}; or put the file at ${file} yourself; or use --data FOLDER or --data synthetic.`
   try {
     await mkdir(directory, { recursive: true })
     await download({ what: 'CIFAR-10', url, partial, timeout, progress, environment })
