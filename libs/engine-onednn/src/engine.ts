@@ -11,12 +11,13 @@ import {
   type NumericsClass,
 } from '@convoy/engine'
 import { loadOnednn, type OnednnLibrary } from './library.ts'
+import { fasterPrecision } from './peak.ts'
 import { Plan } from './plan.ts'
 import type { Profile } from './program.ts'
 import { Scratch } from './scratch.ts'
 
 export interface OnednnOptions {
-  /** `auto` is bf16 where the CPU multiplies it, else float32. */
+  /** `auto` is bf16 where the CPU multiplies faster with it, else float32. */
   readonly precision: 'auto' | 'float32' | 'bf16'
   /** Threads of one gradient; the bits depend on it. */
   readonly threads: number
@@ -42,7 +43,7 @@ function create(options: OnednnOptions): OnednnEngine {
       'Use --precision float32 or auto.',
     )
   }
-  const precision = options.precision === 'auto' ? (library.bf16 ? 'bf16' : 'float32') : options.precision
+  const precision = options.precision === 'auto' ? fasterPrecision() : options.precision
   library.setThreads(options.threads)
   return new OnednnEngine(library, precision, options.threads)
 }
