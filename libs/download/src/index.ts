@@ -1,6 +1,7 @@
 export { cacheDirectory } from './cache.ts'
 export { checksum, download } from './download.ts'
 export type { DownloadOptions } from './download.ts'
+export { npmRegistry } from './npm.ts'
 export { isOffline, proxyAgent, proxyFor, request, withoutCredentials } from './request.ts'
 export { unzip } from './unzip.ts'
 export { fetchWheel, pipIndex } from './wheel.ts'
