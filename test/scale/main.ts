@@ -49,7 +49,16 @@ async function measure(count: number): Promise<Record<string, number>> {
   const coordinator = new Convoy([
     ...['coordinator', '--data', 'synthetic', '--limit-train', String(images), '--limit-test', '10'],
     ...['--width', values.width, '--replicas', String(count), '--batch-size', String(BATCH)],
-    ...['--wire', values.wire, '--down', values.down, '--epochs', String(rounds + 9), '--steps', String(rounds + 9)],
+    ...[
+      '--wire',
+      values.wire,
+      '--down',
+      values.down,
+      '--epochs',
+      String(rounds + 9),
+      '--steps',
+      String(rounds + 9),
+    ],
     ...['--dead-after', '0', '--evaluate-every', '0', '--port', '0', '--runs', folder, '--json'],
   ])
   const url = await coordinator.until(() => coordinator.event('listening')?.['url'] as string | undefined)

@@ -25,12 +25,15 @@ function remember(values: number[], value: number): void {
  */
 export class Pace {
   readonly #secondsPerSample: number[] = []
+  /** Of these; kept, since a thousand workers are asked for it at every answer. */
+  #middle = NaN
   readonly #enginePerSample: number[] = []
   readonly #frame: number[] = []
 
   /** @param seconds Time from when the worker could start to when its answer was here. */
   add(samples: number, seconds: number): void {
     remember(this.#secondsPerSample, seconds / Math.max(1, samples))
+    this.#middle = median(this.#secondsPerSample)
   }
 
   /**
@@ -57,18 +60,18 @@ export class Pace {
 
   /** Samples a second, or `fallback` where nothing was measured yet. */
   rate(fallback: number): number {
-    return this.known ? 1 / median(this.#secondsPerSample) : fallback
+    return this.known ? 1 / this.#middle : fallback
   }
 
   /** Seconds that an answer of so many samples is expected to take; undefined where nothing was measured yet. */
   expected(samples: number): number | undefined {
-    return this.known ? samples * median(this.#secondsPerSample) : undefined
+    return this.known ? samples * this.#middle : undefined
   }
 
   /** Seconds after which an answer of so many samples is late; undefined where nothing was measured yet. */
   deadline(samples: number): number | undefined {
     if (!this.known) return undefined
-    const middle = median(this.#secondsPerSample)
+    const middle = this.#middle
     // 1.4826 makes the median absolute deviation comparable to a standard deviation.
     const deviation = 1.4826 * median(this.#secondsPerSample.map((value) => Math.abs(value - middle)))
     const each = middle + DEVIATIONS * Math.max(deviation, LEAST_DEVIATION * middle)
