@@ -134,6 +134,17 @@ describe('convoy train', () => {
     expect(one['parametersSha256']).not.toBe(expected['parametersSha256'])
   })
 
+  it('gives the same bits with eight bits up and bf16 down, stopped and resumed, and where a worker is killed', async () => {
+    const options = ['--wire', 'int8', '--wire-leaves', '2', '--down', 'bf16']
+    const one = await train('--workers', '1', ...options).done()
+    expect(one['parametersSha256']).not.toBe(expected['parametersSha256'])
+    await train('--workers', '2', '--name', 'short', ...options, '--steps', '4').done()
+    const run = train('--workers', '3', '--name', 'short', ...options)
+    await run.until(() => run.event('step'))
+    process.kill((await childrenOf(run.child.pid!))[0], 'SIGKILL')
+    expect((await run.done())['parametersSha256']).toBe(one['parametersSha256'])
+  })
+
   it('is evaluated to the accuracy that it ended with', async () => {
     const run = new Convoy(['evaluate', '--runs', folder, '--run', 'reference', '--json'])
     expect(await run.ended).toBe(0)

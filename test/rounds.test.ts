@@ -25,8 +25,8 @@ const eight = ['--replicas', '8', '--local-steps', '8', '--epochs', '2']
 const other = [
   ...['--replicas', '3', '--local-steps', '4', '--batch-size', '16', '--epochs', '2', '--image-size', '16'],
   ...['--sizes', '8:0.4,16', '--optimizer', 'muon', '--whitened-start', '--schedule', 'oneCycle'],
-  ...['--learning-rate', '0.03', '--flip', '--shift', '1', '--wire', 'bf16', '--outer-rate', '0.9'],
-  ...['--outer-momentum', '0.5'],
+  ...['--learning-rate', '0.03', '--flip', '--shift', '1', '--wire', 'int8', '--outer-rate', '0.9'],
+  ...['--outer-momentum', '0.5', '--down', 'bf16'],
 ]
 
 const start = (options: readonly string[], workers: number, ...args: string[]) =>
@@ -59,7 +59,11 @@ describe.each(engines)('rounds on $engine', ({ engine, there }) => {
   describe.skipIf(!there)(there ? 'it' : 'it (skipped: the engine is not here)', () => {
     const pairs = [
       { name: 'K = 8, H = 8', options: [...eight, '--engine', engine], rounds: 6 },
-      { name: 'K = 3, H = 4, with Muon, sizes and bf16', options: [...other, '--engine', engine], rounds: 8 },
+      {
+        name: 'K = 3, H = 4, with Muon, sizes, int8 up and bf16 down',
+        options: [...other, '--engine', engine],
+        rounds: 8,
+      },
     ]
 
     describe.each(pairs)('of $name', ({ name, options, rounds }) => {

@@ -7,6 +7,7 @@ import {
   type WorkerMessage,
 } from '@convoy/protocol'
 import { trainedLayout } from '@convoy/model'
+import { encodedBytes } from '@convoy/reduction'
 import { randomBytes } from 'node:crypto'
 import { WebSocket } from 'ws'
 
@@ -15,31 +16,36 @@ import { WebSocket } from 'ws'
  * them fit on one machine, since sleeping takes no processor.
  *
  * @param milliseconds For one leaf.
+ * @param spread Share of these by which a request may take more or less, drawn by chance.
+ * @param fingerprint Of the data set that it says to have.
  */
-export function sleeper(url: string, name: string, milliseconds: number): void {
+export function sleeper(
+  url: string,
+  name: string,
+  milliseconds: number,
+  { spread = 0, fingerprint }: { spread?: number; fingerprint?: string } = {},
+): void {
   const socket = new WebSocket(url, socketOptions)
-  const say = (message: WorkerMessage, payload?: Float32Array) =>
+  const say = (message: WorkerMessage, payload?: Uint8Array) =>
     socket.send(payload ? encodeFrame(message, payload) : encodeFrame(message))
   const queue: Extract<CoordinatorMessage, { kind: 'work' }>[] = []
-  let zeros = new Float32Array()
+  let size = 0
   let timer: NodeJS.Timeout | undefined
 
   const next = () => {
     const work = queue[0]
     if (!work || timer) return
-    timer = setTimeout(
-      () => {
-        timer = undefined
-        if (queue[0] === work) {
-          queue.shift()
-          const { id, step, lo, hi, count } = work
-          const seconds = (milliseconds * (hi - lo)) / 1000
-          say({ kind: 'gradient', id, step, lo, hi, count, loss: 0, correct: 0, seconds }, zeros)
-        }
-        next()
-      },
-      milliseconds * (work.hi - work.lo),
-    )
+    const { id, step, lo, hi, count, encoding } = work
+    const pause = milliseconds * (hi - lo) * (1 + spread * (2 * Math.random() - 1))
+    timer = setTimeout(() => {
+      timer = undefined
+      if (queue[0] === work) {
+        queue.shift()
+        const answer = { kind: 'gradient', id, step, lo, hi, count, loss: 1, correct: 0 } as const
+        say({ ...answer, seconds: pause / 1000 }, new Uint8Array(encodedBytes(encoding, size)))
+      }
+      next()
+    }, pause)
   }
 
   socket.on('open', () => {
@@ -51,13 +57,16 @@ export function sleeper(url: string, name: string, milliseconds: number): void {
       threads: 1,
     } as const
     const instance = randomBytes(16).toString('hex')
-    say({ kind: 'hello', version: PROTOCOL_VERSION, name, instance, engine: 'sleeper', numerics, cores: 1 })
+    say({
+      ...{ kind: 'hello', version: PROTOCOL_VERSION, name, instance, engine: 'sleeper', numerics, cores: 1 },
+      ...(fingerprint === undefined ? {} : { fingerprint }),
+    })
   })
   socket.on('message', (data: Buffer) => {
     const message = decodeFrame(data).header as CoordinatorMessage
     switch (message.kind) {
       case 'welcome':
-        zeros = new Float32Array(trainedLayout(message.model).size)
+        size = trainedLayout(message.model).size
         say({ kind: 'ready' })
         break
       case 'work':
@@ -78,6 +87,7 @@ export function sleeper(url: string, name: string, milliseconds: number): void {
         socket.close()
     }
   })
-  socket.on('close', () => process.exit(0))
-  socket.on('error', () => process.exit(0))
+  // The process ends with its last one.
+  socket.on('close', () => clearTimeout(timer))
+  socket.on('error', () => {})
 }

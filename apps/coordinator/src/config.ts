@@ -183,8 +183,9 @@ export const trainingSchema = z.object({
     description: 'how --sizes makes images smaller: whole ones shrunk (the default), or a window of each',
     unit: 'NAME',
   }),
-  wire: z.enum(['float32', 'bf16']).default('float32').meta({
-    description: 'how gradients travel; bf16 halves the bytes, rounded at a fixed level',
+  wire: z.enum(['float32', 'bf16', 'int8']).default('float32').meta({
+    description:
+      'how gradients travel; bf16 halves the bytes, int8 takes a quarter (rounded by chance); at a fixed level',
     unit: 'NAME',
   }),
   wireLeaves: z
@@ -195,9 +196,14 @@ export const trainingSchema = z.object({
     .default(4)
     .meta({
       description:
-        'leaves in a node that bf16 rounds, a power of two; with --replicas it rounds what each gives',
+        'leaves in a node that --wire rounds, a power of two; with --replicas it rounds what each gives',
       unit: 'N',
     }),
+  down: z.enum(['float32', 'bf16']).optional().meta({
+    description:
+      'how parameters travel to workers (default: float32); bf16 halves the bytes: workers compute with rounded ones, updates are in float32',
+    unit: 'NAME',
+  }),
   onDivergence: z.enum(['stop', 'rollback']).default('stop').meta({
     description:
       'when the cost rises for good, never falls, or a parameter is not finite: stop, or go back to the last epoch at half the rate',

@@ -254,7 +254,7 @@ export class Worker {
         if (message.name !== this.#name) this.#log(`the coordinator calls this worker ${message.name}`)
         this.#name = message.name
         this.#joined = true
-        this.#passage.joined(4 * parameterLayout(message.model).size)
+        this.#passage.joined((message.down === 'bf16' ? 2 : 4) * parameterLayout(message.model).size)
         this.#log(`joined run ${message.run} at ${this.#config.coordinator} as ${message.name}`)
         return this.#order({ kind: 'compile', welcome: message })
       case 'parameters':

@@ -39,6 +39,7 @@ const fromCoordinator = [
     smaller: [{ size: 16, microBatch: 64 }],
     fingerprint: 'f',
     samples: true,
+    down: 'bf16',
   },
   { kind: 'parameters', step: 5 },
   {
@@ -60,7 +61,7 @@ const fromCoordinator = [
     count: 64,
     size: 16,
     pixels: 'none',
-    encoding: 'bf16',
+    encoding: 'int8',
   },
   { kind: 'cancel', id: 1, ...node },
   { kind: 'refused', code: 'E_GRADIENT', message: 'm' },

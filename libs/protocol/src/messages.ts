@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { decodeFrame, type Frame } from './frame.ts'
 
 /** Raised whenever a message changes; both sides must have the same. */
-export const PROTOCOL_VERSION = 3
+export const PROTOCOL_VERSION = 4
 
 /** Bytes that the header of a worker's message may have; the longest one holds 2,000 characters of text. */
 const MAX_WORKER_HEADER = 16_384
@@ -101,6 +101,8 @@ const welcome = z.strictObject({
   fingerprint: z.string().max(64),
   /** Whether `work` carries samples (false where your data set has the run's fingerprint). */
   samples: z.boolean(),
+  /** How parameters are sent. */
+  down: z.enum(['float32', 'bf16']),
   /** Where steps are rounds: a leaf is a replica, which takes so many steps by itself, of so many samples each. */
   rounds: z
     .strictObject({
@@ -111,7 +113,7 @@ const welcome = z.strictObject({
     .optional(),
 })
 
-/** coordinator → worker: the parameters after `step` updates. Payload: flat float32. */
+/** coordinator → worker: the parameters after `step` updates. Payload: all of them, flat, as `down` of `welcome` says. */
 const parameters = z.strictObject({ kind: z.literal('parameters'), step: count })
 
 /**
@@ -137,7 +139,7 @@ const work = z.strictObject({
   round: z.strictObject({ step: count, rates: z.array(z.number().min(0)).min(1).max(10_000) }).optional(),
   pixels: z.enum(['uint8', 'float32', 'none']),
   /** How the gradient travels back. */
-  encoding: z.enum(['float32', 'bf16']),
+  encoding: z.enum(['float32', 'bf16', 'int8']),
 })
 
 /** coordinator → worker: no answer to this is needed any more. */

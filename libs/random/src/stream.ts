@@ -12,6 +12,7 @@ export const Purpose = {
   crop: 8,
   holdOut: 9,
   patches: 10,
+  wire: 11,
 } as const
 
 /**

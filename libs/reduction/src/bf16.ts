@@ -16,12 +16,3 @@ export function expandBf16(source: Uint16Array, into: Float32Array): Float32Arra
   for (let i = 0; i < source.length; i++) bits[i] = source[i] << 16
   return into
 }
-
-/** Rounds float32 numbers in place to those that bfloat16 has. */
-export function roundInPlace(values: Float32Array): void {
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length)
-  for (let i = 0; i < bits.length; i++) {
-    const b = bits[i]
-    bits[i] = (b & 0x7fff_ffff) > 0x7f80_0000 ? b | 0x40_0000 : (b + 0x7fff + ((b >>> 16) & 1)) & 0xffff_0000
-  }
-}

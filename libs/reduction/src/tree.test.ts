@@ -1,9 +1,11 @@
 import { Arena } from '@convoy/arena'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { roundInPlace, roundToBf16, expandBf16 } from './bf16.ts'
+import { roundToBf16, expandBf16 } from './bf16.ts'
+import { encodedBytes, Encoder } from './encoding.ts'
+import { expandInt8, int8Bytes, Int8Rounding } from './int8.ts'
 import { cover, isNode, split, type Node } from './nodes.ts'
-import { NodeSummer, ReductionTree } from './tree.ts'
+import { NodeSummer, ReductionTree, type Rounding } from './tree.ts'
 
 const SIZE = 3
 
@@ -14,25 +16,36 @@ const lossOf = (i: number) => Math.exp(Math.sin(i))
 
 interface Plain {
   gradient: Float32Array
+  /** As it is sent. */
+  bytes: Uint8Array
   loss: number
 }
 
+const STEP = 7
+const encoder = new Encoder(SIZE)
+const asBytes = (values: Float32Array) => new Uint8Array(values.slice().buffer)
+
 /** The definition: the recursive sum over `split`, rounded where a block is. */
-function plain(lo: number, hi: number, leaves: number, block?: number): Plain {
-  let sum: Plain
+function plain(lo: number, hi: number, leaves: number, rounding?: Rounding): Plain {
+  let sum: Omit<Plain, 'bytes'>
   if (hi - lo === 1) sum = { gradient: leaf(lo), loss: lossOf(lo) }
   else {
     const middle = split(lo, hi)
-    const left = plain(lo, middle, leaves, block)
-    const right = plain(middle, hi, leaves, block)
+    const left = plain(lo, middle, leaves, rounding)
+    const right = plain(middle, hi, leaves, rounding)
     sum = {
       gradient: left.gradient.map((value, k) => value + right.gradient[k]),
       loss: left.loss + right.loss,
     }
   }
-  if (block !== undefined && lo % block === 0 && hi === Math.min(lo + block, leaves))
-    roundInPlace(sum.gradient)
-  return sum
+  const { gradient } = sum
+  if (!rounding || lo % rounding.leaves !== 0 || hi !== Math.min(lo + rounding.leaves, leaves))
+    return { ...sum, bytes: asBytes(gradient) }
+  const { encoding, seed } = rounding
+  const bytes = new Uint8Array(encodedBytes(encoding, SIZE))
+  encoder.encode(encoding, gradient, { seed, step: STEP, lo, hi }, bytes)
+  encoder.round(encoding, gradient, { seed, step: STEP, lo, hi })
+  return { ...sum, bytes }
 }
 
 /** Some way to cut the tree into nodes: each is kept or halved as the bits say. */
@@ -94,25 +107,30 @@ describe('the tree', () => {
 })
 
 describe('ReductionTree', () => {
-  it.each([undefined, 1, 2, 4])(
-    'has the same bits for any cut in any order (rounded blocks of %s leaves)',
-    (block) => {
-      const tree = new ReductionTree(new Arena(SIZE), block)
+  const blocks = [1, 2, 4].flatMap((leaves) => [
+    { encoding: 'bf16' as const, leaves, seed: 1 },
+    { encoding: 'int8' as const, leaves, seed: 2 },
+  ])
+
+  it.each([{ rounding: undefined }, ...blocks.map((rounding) => ({ rounding }))])(
+    'has the same bits for any cut in any order (%j)',
+    ({ rounding }) => {
+      const tree = new ReductionTree(new Arena(SIZE), rounding)
       fc.assert(
         fc.property(leavesArbitrary, cutArbitrary, orderArbitrary, (leaves, bits, order) => {
-          tree.begin(leaves)
+          tree.begin(leaves, STEP)
           let nodes = partition(leaves, bits)
           // With rounding, nothing above a block is sent whole.
-          if (block !== undefined)
+          if (rounding)
             nodes = nodes.flatMap(([lo, hi]) =>
-              hi - lo > block ? partitionBelow(lo, hi, block) : [[lo, hi] as Node],
+              hi - lo > rounding.leaves ? partitionBelow(lo, hi, rounding.leaves) : [[lo, hi] as Node],
             )
           for (const [lo, hi] of shuffled(nodes, order)) {
-            const { gradient, loss } = plain(lo, hi, leaves, block)
+            const { bytes, loss } = plain(lo, hi, leaves, rounding)
             expect(tree.complete).toBe(false)
-            tree.accept(lo, hi, gradient, { loss, correct: 1, count: hi - lo })
+            tree.accept(lo, hi, bytes, { loss, correct: 1, count: hi - lo })
           }
-          const expected = plain(0, leaves, leaves, block)
+          const expected = plain(0, leaves, leaves, rounding)
           const result = tree.result()
           expect(tree.complete).toBe(true)
           expect([...result.gradient.values]).toEqual([...expected.gradient])
@@ -128,7 +146,7 @@ describe('ReductionTree', () => {
     const tree = new ReductionTree(new Arena(SIZE))
     tree.begin(8)
     const totals = { loss: 1, correct: 0, count: 1 }
-    tree.accept(0, 2, leaf(0), totals)
+    tree.accept(0, 2, asBytes(leaf(0)), totals)
     for (const [lo, hi] of [
       [0, 2],
       [0, 1],
@@ -138,12 +156,12 @@ describe('ReductionTree', () => {
       [6, 9],
       [5, 5],
     ]) {
-      expect(() => tree.accept(lo, hi, leaf(1), totals)).toThrowError(
+      expect(() => tree.accept(lo, hi, asBytes(leaf(1)), totals)).toThrowError(
         expect.objectContaining({ code: 'E_NOT_ASKED' }),
       )
     }
-    tree.accept(2, 4, leaf(2), totals)
-    tree.accept(4, 8, leaf(4), totals)
+    tree.accept(2, 4, asBytes(leaf(2)), totals)
+    tree.accept(4, 8, asBytes(leaf(4)), totals)
     expect(tree.complete).toBe(true)
   })
 })
@@ -158,14 +176,14 @@ describe('a gradient that is not usable', () => {
       for (let i = 0; i < SIZE; i++) {
         const gradient = leaf(0)
         gradient[i] = value
-        expect(() => tree.accept(0, 1, gradient, totals)).toThrowError(
+        expect(() => tree.accept(0, 1, asBytes(gradient), totals)).toThrowError(
           expect.objectContaining({ code: 'E_NOT_FINITE' }),
         )
       }
-      expect(() => tree.accept(0, 1, leaf(0).subarray(1), totals)).toThrowError(
+      expect(() => tree.accept(0, 1, asBytes(leaf(0)).subarray(4), totals)).toThrowError(
         expect.objectContaining({ code: 'E_GRADIENT' }),
       )
-      tree.accept(0, 1, leaf(0), totals)
+      tree.accept(0, 1, asBytes(leaf(0)), totals)
       expect(tree.complete).toBe(true)
     },
   )
@@ -217,7 +235,7 @@ describe('bfloat16', () => {
           const expected = toBelow < toAbove || (toBelow === toAbove && even) ? below : above
           expect(expandBf16(Uint16Array.of(rounded), new Float32Array(1))[0]).toBe(expected)
           const inPlace = Float32Array.of(value)
-          roundInPlace(inPlace)
+          new Encoder(1).round('bf16', inPlace, { seed: 1, step: 0, lo: 0, hi: 1 })
           expect(inPlace[0]).toBe(expected)
         },
       ),
@@ -228,5 +246,62 @@ describe('bfloat16', () => {
     const values = Float32Array.of(0, -0, Infinity, -Infinity, NaN, float(0x7f800001))
     const back = expandBf16(roundToBf16(values, new Uint16Array(6)), new Float32Array(6))
     expect([...back]).toEqual([0, -0, Infinity, -Infinity, NaN, NaN])
+  })
+})
+
+describe('eight bits', () => {
+  const SIZE = 300
+  const rounding = new Int8Rounding(SIZE)
+  const rounded = (values: Float32Array, key: readonly [number, ...number[]]) => {
+    const bytes = new Uint8Array(int8Bytes(SIZE))
+    rounding.round(values, key, bytes)
+    return expandInt8(bytes, new Float32Array(SIZE))
+  }
+  /** Numbers of about this size, of either sign. */
+  const numbers = (size: number) =>
+    Float32Array.from({ length: SIZE }, (_, i) => size * Math.sin(i * i) * (i < 128 ? 1 : 1e-3))
+  const largest = (values: Float32Array) => Math.max(...values.map(Math.abs))
+
+  it('are less than a 127th of the largest of their block away, and as the key says', () => {
+    fc.assert(
+      fc.property(fc.nat(1000), fc.double({ min: 1e-30, max: 1e30, noNaN: true }), (step, size) => {
+        const values = numbers(size)
+        const back = rounded(values, [1, step])
+        for (const [from, to] of [
+          [0, 128],
+          [128, 256],
+          [256, SIZE],
+        ]) {
+          const unit = largest(values.subarray(from, to)) / 127
+          for (let i = from; i < to; i++) expect(Math.abs(back[i] - values[i])).toBeLessThan(1.0001 * unit)
+        }
+        expect(rounded(values, [1, step])).toEqual(back)
+        expect(rounded(values, [1, step + 1])).not.toEqual(back)
+        expect(rounded(values, [2, step])).not.toEqual(back)
+      }),
+      { numRuns: 20 },
+    )
+  })
+
+  it('are right on the mean', () => {
+    const values = numbers(1)
+    const sums = new Float64Array(SIZE)
+    const rounds = 2000
+    for (let step = 0; step < rounds; step++) rounded(values, [1, step]).forEach((v, i) => (sums[i] += v))
+    // The deviation of a mean is at most half a unit by the root of the count; five of them are as good as never exceeded.
+    const unit = (i: number) => (i < 128 ? 1 : 1e-3) / 127
+    for (let i = 0; i < SIZE; i++)
+      expect(Math.abs(sums[i] / rounds - values[i])).toBeLessThan((2.5 * unit(i)) / Math.sqrt(rounds))
+  })
+
+  it('keep zeros, and show what is not finite', () => {
+    expect(rounded(new Float32Array(SIZE), [1, 1])).toEqual(new Float32Array(SIZE))
+    for (const bad of [NaN, Infinity, -Infinity]) {
+      const values = numbers(1)
+      values[130] = bad
+      const back = rounded(values, [1, 1])
+      expect(back.subarray(0, 128).every(Number.isFinite)).toBe(true)
+      expect(back.subarray(128, 256).every(Number.isFinite)).toBe(false)
+    }
   })
 })

@@ -1,6 +1,6 @@
 import { ConvoyError } from '@convoy/errors'
 import { Arena, type Slot } from '@convoy/arena'
-import { expandBf16, roundInPlace } from './bf16.ts'
+import { decode, encodedBytes, Encoder, type Encoding } from './encoding.ts'
 import { isNode, split } from './nodes.ts'
 
 /** What is summed besides the gradient. The loss is a float64 and takes the same tree. */
@@ -27,28 +27,39 @@ function join(arena: Arena, left: Sum, right: Sum): Sum {
 }
 
 /**
+ * Nodes of so many leaves (a power of two; fewer at the ragged end) are rounded to what a wire holds, since that is what may travel there.
+ * It is done to those too that are put together elsewhere.
+ */
+export interface Rounding {
+  readonly encoding: Encoding
+  readonly leaves: number
+  /** Of the run. */
+  readonly seed: number
+}
+
+/**
  * Finishes the tree: takes whole nodes in any order, adds siblings as soon as both are there, and ends with the root.
  * Since the tree is fixed, so are the additions and their order: the bits do not depend on who sent what, or when.
  */
 export class ReductionTree {
   readonly #arena: Arena
-  readonly #roundedLeaves: number | undefined
+  readonly #rounding: Rounding | undefined
+  readonly #encoder: Encoder
   readonly #sums = new Map<string, Sum>()
   readonly #taken: boolean[] = []
   #leaves = 0
+  #step = 0
 
-  /**
-   * @param arena Where it adds; gradients have its size.
-   * @param roundedLeaves Where given: nodes of so many leaves (a power of two; fewer at the ragged end) are rounded to
-   *   bfloat16, since that is what may travel there. It is done here too, for nodes that were put together here.
-   */
-  constructor(arena: Arena, roundedLeaves?: number) {
+  /** @param arena Where it adds; gradients have its size. */
+  constructor(arena: Arena, rounding?: Rounding) {
     this.#arena = arena
-    this.#roundedLeaves = roundedLeaves
+    this.#rounding = rounding
+    this.#encoder = new Encoder(arena.size)
   }
 
-  /** Starts over with a batch of so many leaves. */
-  begin(leaves: number): void {
+  /** Starts over with a batch of so many leaves, that of a step. */
+  begin(leaves: number, step = 0): void {
+    this.#step = step
     for (const { gradient } of this.#sums.values()) this.#arena.give(gradient)
     this.#sums.clear()
     this.#leaves = leaves
@@ -56,20 +67,22 @@ export class ReductionTree {
     this.#taken.fill(false)
   }
 
-  /** Whether this node is one that is rounded to bfloat16. */
-  isRounded(lo: number, hi: number): boolean {
-    const block = this.#roundedLeaves
-    return block !== undefined && lo % block === 0 && hi === Math.min(lo + block, this.#leaves)
+  /** How the sum of a node travels: rounded, or as it is. */
+  encoding(lo: number, hi: number): Encoding {
+    const rounding = this.#rounding
+    const rounded =
+      rounding && lo % rounding.leaves === 0 && hi === Math.min(lo + rounding.leaves, this.#leaves)
+    return rounded ? rounding.encoding : 'float32'
   }
 
   /**
    * Takes the sum of node [lo, hi); the gradient is copied.
    *
-   * @param gradient float32 numbers, or bfloat16 ones as their bits.
+   * @param gradient In the node's `encoding`, at a place that 8 divides.
    * Throws E_NOT_ASKED where that is no node, or overlaps with what was taken, E_GRADIENT where the gradient has
    * another size, and E_NOT_FINITE where it holds NaN or Inf; then nothing is taken.
    */
-  accept(lo: number, hi: number, gradient: Float32Array | Uint16Array, totals: Totals): void {
+  accept(lo: number, hi: number, gradient: Uint8Array, totals: Totals): void {
     if (!isNode(lo, hi, this.#leaves)) {
       throw new ConvoyError(
         'E_NOT_ASKED',
@@ -82,12 +95,12 @@ export class ReductionTree {
         throw new ConvoyError('E_NOT_ASKED', `leaf ${leaf} of [${lo}, ${hi}) was taken already`, 'Nothing.')
       }
     }
-    if (gradient.length !== this.#arena.size) {
-      throw unusable(`a gradient has ${gradient.length} numbers instead of ${this.#arena.size}`)
-    }
+    const encoding = this.encoding(lo, hi)
+    const bytes = encodedBytes(encoding, this.#arena.size)
+    if (gradient.byteLength !== bytes)
+      throw unusable(`a gradient has ${gradient.byteLength} bytes instead of ${bytes}`)
     const slot = this.#arena.take()
-    if (gradient instanceof Uint16Array) expandBf16(gradient, slot.values)
-    else slot.values.set(gradient)
+    decode(encoding, gradient, slot.values)
     if (!this.#arena.isFinite(slot)) {
       this.#arena.give(slot)
       throw new ConvoyError(
@@ -127,11 +140,19 @@ export class ReductionTree {
       const right = this.#sums.get(`${middle}-${parent[1]}`)
       if (!left || !right) return
       const sum = join(this.#arena, left, right)
-      if (this.isRounded(...parent)) roundInPlace(sum.gradient.values)
+      this.#round(parent, sum)
       this.#sums.delete(`${parent[0]}-${middle}`)
       this.#sums.delete(`${middle}-${parent[1]}`)
       this.#sums.set(`${parent[0]}-${parent[1]}`, sum)
     }
+  }
+
+  /** Rounds a node that was put together here, as it is where it travels. */
+  #round([lo, hi]: readonly [number, number], { gradient }: Sum): void {
+    const encoding = this.encoding(lo, hi)
+    if (encoding === 'float32') return
+    const { seed } = this.#rounding!
+    this.#encoder.round(encoding, gradient.values, { seed, step: this.#step, lo, hi })
   }
 }
 

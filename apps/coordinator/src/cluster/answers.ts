@@ -84,6 +84,8 @@ export class Answers {
   #account(member: Member, answer: Answer, { samples }: Assignment, seconds: number): void {
     const { records, work } = this.#options
     records.took(member.name, answer.kind === 'gradient' ? answer.step : undefined)
+    if (answer.kind === 'gradient' && !this.engineSeconds.has(member))
+      member.pace.addFirst(samples, seconds, answer.seconds)
     this.engineSeconds.set(member, (this.engineSeconds.get(member) ?? 0) + answer.seconds)
     // A first answer includes warming up; it would make a poor measure if it stayed the only one.
     member.pace.add(samples, seconds)

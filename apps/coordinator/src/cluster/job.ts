@@ -1,4 +1,5 @@
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
+import type { Encoding } from '@convoy/reduction'
 
 export type Gradient = MessageOf<WorkerMessage, 'gradient'>
 export type Answer = Gradient | MessageOf<WorkerMessage, 'evaluation'>
@@ -23,7 +24,7 @@ export interface Job {
   /** How many samples leaves [lo, hi) have. */
   samples(lo: number, hi: number): number
   /** How the answer to [lo, hi) travels. */
-  encoding(lo: number, hi: number): 'float32' | 'bf16'
+  encoding(lo: number, hi: number): Encoding
   /** What a worker needs to compute [lo, hi): the rest of the `work` message, and its payloads. */
   request(lo: number, hi: number, withSamples: boolean): WorkRequest
   /** Takes an answer. Throws a `ConvoyError` where it is not usable; then nothing is taken. */

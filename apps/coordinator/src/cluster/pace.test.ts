@@ -33,6 +33,26 @@ describe('Pace', () => {
   })
 })
 
+describe("Pace's speed", () => {
+  it('tells engine from link, whatever a worker says', () => {
+    const pace = new Pace()
+    expect(pace.speed).toBeUndefined()
+    for (const [seconds, engine] of [
+      [5, 1],
+      [4, 1],
+      [1, 9],
+    ])
+      pace.addFirst(10, seconds, engine)
+    expect(pace.speed).toEqual({ sample: 0.1, frame: 1.5 })
+  })
+
+  it('is not known where engines take no time', () => {
+    const pace = new Pace()
+    pace.addFirst(10, 3, 0)
+    expect(pace.speed).toBeUndefined()
+  })
+})
+
 describe('median', () => {
   it('is the middle, and the upper of two middles', () => {
     expect(median([3, 1, 2])).toBe(2)

@@ -1,8 +1,13 @@
 import { closeFrame, openFrame, payloadOf, RESERVED, reserveFrame } from '@convoy/protocol'
+import { roundToBf16 } from '@convoy/reduction'
 import { crc32 } from 'node:zlib'
+
+/** How parameters are sent to workers. */
+export type Down = 'float32' | 'bf16'
 
 /** One version of the parameters, in the form in which it is sent. Immutable while anyone holds it. */
 export class ParameterFrame {
+  /** All of them, as the optimizer has them. */
   readonly values: Float32Array
   step = -1
   /** Another number for each content, also where a step is done again. */
@@ -10,15 +15,18 @@ export class ParameterFrame {
   /** The bytes to send. */
   bytes: Uint8Array = new Uint8Array()
   readonly #buffer: ArrayBuffer
+  /** Where they are rounded, if so they are sent. */
+  readonly #rounded: Uint16Array | undefined
   readonly #free: ParameterFrame[]
   #holders = 0
   /** CRC-32 of the first `#summed` bytes. */
   #sum = 0
   #summed = 0
 
-  constructor(size: number, free: ParameterFrame[]) {
-    this.#buffer = reserveFrame(4 * size)
-    this.values = payloadOf(this.#buffer)
+  constructor(size: number, down: Down, free: ParameterFrame[]) {
+    this.#buffer = reserveFrame((down === 'bf16' ? 2 : 4) * size)
+    this.#rounded = down === 'bf16' ? new Uint16Array(this.#buffer, RESERVED, size) : undefined
+    this.values = this.#rounded ? new Float32Array(size) : payloadOf(this.#buffer)
     this.#free = free
   }
 
@@ -29,7 +37,13 @@ export class ParameterFrame {
   next(complete: number): Uint8Array {
     const from = this.#summed
     const last = complete === this.values.length
-    const end = RESERVED + 4 * complete
+    const rounded = this.#rounded
+    const { BYTES_PER_ELEMENT } = rounded ?? this.values
+    const end = RESERVED + BYTES_PER_ELEMENT * complete
+    if (rounded) {
+      const first = Math.max(0, from - RESERVED) / BYTES_PER_ELEMENT
+      roundToBf16(this.values.subarray(first, complete), rounded.subarray(first, complete))
+    }
     this.#sum = crc32(this.bytes.subarray(from, end), this.#sum)
     this.#summed = end
     if (last) closeFrame(this.bytes, this.#sum)
@@ -41,7 +55,11 @@ export class ParameterFrame {
     this.version = version
     this.#sum = this.#summed = 0
     this.step = step
-    this.bytes = openFrame(this.#buffer, { kind: 'parameters', step }, this.values.byteLength)
+    this.bytes = openFrame(
+      this.#buffer,
+      { kind: 'parameters', step },
+      (this.#rounded ?? this.values).byteLength,
+    )
   }
 
   retain(): void {
@@ -61,10 +79,13 @@ export class Parameters {
   readonly size: number
   current: ParameterFrame
   #version = 0
+  readonly #down: Down
   readonly #free: ParameterFrame[] = []
 
-  constructor(initial: Float32Array, step: number) {
+  /** @param down How they are sent; bf16 rounds what workers compute with, not what is updated. */
+  constructor(initial: Float32Array, step: number, down: Down = 'float32') {
     this.size = initial.length
+    this.#down = down
     this.current = this.#take()
     this.current.values.set(initial)
     this.current.open(step, ++this.#version)
@@ -83,6 +104,6 @@ export class Parameters {
   }
 
   #take(): ParameterFrame {
-    return this.#free.pop() ?? new ParameterFrame(this.size, this.#free)
+    return this.#free.pop() ?? new ParameterFrame(this.size, this.#down, this.#free)
   }
 }

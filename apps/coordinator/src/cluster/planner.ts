@@ -2,13 +2,23 @@ import type { Job } from './job.ts'
 import type { Jury } from './jury.ts'
 import type { Member } from './member.ts'
 import { median } from './pace.ts'
-import { cutLeaves, nodesOf } from './plan.ts'
+import { cutLeaves, cutNodes, FrameCounts, nodesOf } from './plan.ts'
 import type { WorkerRecords } from './records.ts'
 import type { Waiting } from './waiting.ts'
 import type { Piece, Work } from './work.ts'
 
 /** A worker too slow to be given a share is tried again after so many steps. */
 const PROBE_AFTER = 50
+
+/** With more workers than these, leaves are cut without regard to the tree: that takes milliseconds. */
+const FEW = 16
+
+/** What workers compute, and what an idle one may do as well. */
+interface Held {
+  readonly pieces: { readonly piece: Piece; readonly samples: number; readonly at: number }[]
+  /** The rate that a new worker is taken to have; undefined where it is not known or of no use. */
+  readonly usual: number | undefined
+}
 
 /** Decides who computes what: a job's shares when it begins, and then what each worker does next that has nothing to do. */
 export class Planner {
@@ -17,6 +27,7 @@ export class Planner {
   readonly #jury: Jury
   readonly #work: Work
   readonly #waiting: Waiting
+  #frames = new FrameCounts(1, 1)
 
   constructor(
     members: ReadonlyMap<string, Member>,
@@ -56,13 +67,20 @@ export class Planner {
       if (member.assignments.size < depth) idle.push(member)
     }
     this.#waiting.look(someone)
-    while (idle.length > 0) {
-      idle.sort((a, b) => a.assignments.size - b.assignments.size)
-      const member = idle.shift()!
-      const piece = this.#next(member, job, idle.length + 1)
+    const bySize = (a: Member, b: Member) => a.assignments.size - b.assignments.size
+    idle.sort(bySize)
+    // With a thousand workers, who is late with what is looked up once for all that are idle.
+    let held: Held | undefined
+    for (let member = idle.shift(); member; member = idle.shift()) {
+      const piece =
+        this.#next(member, job, idle.length + 1) ?? this.#overtake(member, (held ??= this.#held(job)))
       if (!piece) continue
       work.assign(member, piece)
-      if (member.assignments.size < depth) idle.push(member)
+      held = undefined
+      if (member.assignments.size < depth) {
+        idle.push(member)
+        idle.sort(bySize)
+      }
     }
   }
 
@@ -77,24 +95,34 @@ export class Planner {
   /** Cuts a batch among workers by their measured speed and hands all of it out. */
   #share(job: Job, members: readonly Member[]): void {
     const usual = usualRate(members)
-    // One that is new warms up, and may be slow: with one leaf it does not keep the others waiting.
-    const most = (member: Member) => (usual !== undefined && !member.pace.known ? 1 : Infinity)
-    const shares = cutLeaves(
-      job.units,
-      members.map((member) => member.pace.rate(usual ?? 1)),
-      members.map(most),
-    )
-    probe(members, shares)
+    // Fast ones first: large shares in front are whole nodes more often.
+    const ordered = members.toSorted((a, b) => b.pace.rate(usual ?? 1) - a.pace.rate(usual ?? 1))
+    const shares = this.#byTree(job, ordered) ?? bySpeed(job, ordered, usual)
+    probe(ordered, shares)
     let lo = 0
-    members.forEach((member, i) => {
+    ordered.forEach((member, i) => {
       const hi = lo + shares[i]
       for (const [from, to] of nodesOf(lo, hi, job)) this.#work.assign(member, this.#work.add(from, to))
       lo = hi
     })
   }
 
+  /** Each worker's leaves, by the speeds of its engine and its link; undefined where these are not known, or workers are many. */
+  #byTree(job: Job, members: readonly Member[]): number[] | undefined {
+    if (members.length > FEW) return undefined
+    const samples = job.samples(0, 1) * job.cost
+    const speeds = members.flatMap(({ pace: { speed } }) =>
+      speed ? [{ leaf: samples * speed.sample, frame: speed.frame }] : [],
+    )
+    if (speeds.length < members.length) return undefined
+    const { units, largest } = job
+    if (this.#frames.units !== units || this.#frames.largest !== largest)
+      this.#frames = new FrameCounts(units, largest)
+    return cutNodes(this.#frames, speeds)
+  }
+
   /**
-   * What an idle worker should do: work that nobody has, or else work that it would finish before its holder.
+   * Work that nobody has, for an idle worker.
    *
    * @param idle How many are idle, this one included.
    */
@@ -106,7 +134,7 @@ export class Planner {
         (!votes || this.#jury.mayVote(votes, member)) &&
         (notFinite === undefined || this.#jury.mayJudge(notFinite, member)),
     )
-    if (!piece) return this.#overtake(member, job)
+    if (!piece) return undefined
     // Too large, or fewer pieces than hands: halve it. A piece that someone still computes stays whole.
     while (
       piece.holders.size === 0 &&
@@ -120,31 +148,43 @@ export class Planner {
     return piece
   }
 
-  /** The piece that its only holder is expected to finish last, if this worker would finish it sooner. */
-  #overtake(member: Member, { round }: Job): Piece | undefined {
-    if (member.assignments.size > 0) return undefined
-    // A step is soon over, but a new worker would be idle for the rest of a round: it is taken to be as fast as others.
-    const usual = round && !member.pace.known ? usualRate([...this.#members.values()]) : undefined
-    const expected = (samples: number) => (usual ? samples / usual : member.pace.expected(samples))
-    if (expected(1) === undefined) return undefined
-    const now = performance.now()
-    let best: Piece | undefined
-    let latest = 0
+  /** The pieces that only one worker holds, those that are expected to be finished last in front. */
+  #held({ round }: Job): Held {
+    const pieces: Held['pieces'] = []
     for (const other of this.#members.values()) {
       let at = 0
       for (const assignment of other.assignments.values()) {
         const piece = this.#work.pieceOf(assignment)!
-        at = Math.max(at, assignment.startedAt) + 1000 * (other.pace.expected(assignment.samples) ?? 0)
-        if (piece.holders.size > 1 || piece.waiting || piece.votes) continue
-        const mine = now + 1000 * expected(assignment.samples)!
-        if (at > mine && at > latest) {
-          best = piece
-          latest = at
-        }
+        const { samples, startedAt } = assignment
+        at = Math.max(at, startedAt) + 1000 * (other.pace.expected(samples) ?? 0)
+        if (piece.holders.size === 1 && !piece.waiting && !piece.votes) pieces.push({ piece, samples, at })
       }
     }
-    return best
+    pieces.sort((a, b) => b.at - a.at)
+    return { pieces, usual: round ? usualRate([...this.#members.values()]) : undefined }
   }
+
+  /** The piece that its holder is expected to finish last, if this worker would finish it sooner. */
+  #overtake(member: Member, { pieces, usual }: Held): Piece | undefined {
+    if (member.assignments.size > 0) return undefined
+    // A step is soon over, but a new worker would be idle for the rest of a round: it is taken to be as fast as others.
+    const expected = (samples: number) =>
+      usual !== undefined && !member.pace.known ? samples / usual : member.pace.expected(samples)
+    if (expected(1) === undefined) return undefined
+    const now = performance.now()
+    return pieces.find(({ samples, at }) => at > now + 1000 * expected(samples)!)?.piece
+  }
+}
+
+/** Each worker's leaves, by its speed from request to answer. */
+function bySpeed({ units }: Job, members: readonly Member[], usual: number | undefined): number[] {
+  // One that is new warms up, and may be slow: with one leaf it does not keep the others waiting.
+  const most = (member: Member) => (usual !== undefined && !member.pace.known ? 1 : Infinity)
+  return cutLeaves(
+    units,
+    members.map((member) => member.pace.rate(usual ?? 1)),
+    members.map(most),
+  )
 }
 
 /** The rate in the middle of those that are known; undefined where none is. */

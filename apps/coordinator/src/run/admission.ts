@@ -49,7 +49,7 @@ export class Admission {
   /** What a worker is told that may join. Throws E_NUMERICS. */
   admit(hello: Hello): Welcome {
     this.#compare(hello)
-    const { flip, alternatingFlip, shift, cutout, resize, seed, microBatch } = this.#config
+    const { flip, alternatingFlip, shift, cutout, resize, seed, microBatch, down = 'float32' } = this.#config
     const { run, model, preprocessing, dataset, smaller } = this.subject
     const { fingerprint } = dataset
     const rounds = roundsOf(this.#config)
@@ -60,7 +60,7 @@ export class Admission {
       ...(resize === undefined ? {} : { resize }),
     }
     return {
-      ...{ run, model, preprocessing, augmentation, seed, microBatch, smaller, fingerprint },
+      ...{ run, model, preprocessing, augmentation, seed, microBatch, smaller, fingerprint, down },
       samples: hello.fingerprint !== fingerprint,
       ...(rounds
         ? {

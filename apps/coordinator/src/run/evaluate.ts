@@ -145,6 +145,7 @@ export async function openEvaluation(
         // Nothing is trained here: the smallest plan for gradients is the soonest made.
         microBatch: 1,
         smaller: [],
+        down: 'float32',
         fingerprint: dataset.fingerprint,
         samples: true,
       }),

@@ -51,6 +51,7 @@ beforeEach(async () => {
         seed: 0,
         microBatch: 16,
         smaller: [],
+        down: 'float32',
         fingerprint: '',
         samples: true,
       },

@@ -2,7 +2,7 @@ import type { Arena } from '@convoy/arena'
 import { leafCount, leafRange, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
-import { ReductionTree } from '@convoy/reduction'
+import { ReductionTree, type Encoding, type Rounding } from '@convoy/reduction'
 import type { Job, WorkRequest } from '../cluster/index.ts'
 import type { Entry } from './ledger.ts'
 import { Samples } from './samples.ts'
@@ -13,11 +13,12 @@ import type { Size } from './sizes.ts'
 const LARGEST_REQUEST = 1024
 
 export interface BatchOptions {
-  readonly wire: 'float32' | 'bf16'
-  /** Leaves in a node that bf16 rounds; a power of two. */
+  readonly wire: Encoding
+  /** Leaves in a node that is rounded, where `wire` is shorter than float32; a power of two. */
   readonly wireLeaves: number
-  /** Where there are rounds, which have a leaf for each: then bf16 rounds what one gives. */
+  /** Where there are rounds, which have a leaf for each: then what one gives is rounded. */
   readonly replicas?: number | undefined
+  readonly seed: number
 }
 
 /**
@@ -37,7 +38,7 @@ export class Batch implements Job {
   units = 0
   epoch = 0
   step = 0
-  readonly #options: BatchOptions
+  readonly #rounding: Rounding | undefined
   readonly #samples: Samples
   #ids: Uint32Array = new Uint32Array()
   #leaf = 1
@@ -47,10 +48,11 @@ export class Batch implements Job {
    * @param largestLeaf The most samples that a leaf has in any step.
    */
   constructor(dataset: Dataset, arena: Arena, largestLeaf: number, options: BatchOptions) {
-    const wireLeaves = options.replicas === undefined ? options.wireLeaves : 1
-    this.tree = new ReductionTree(arena, options.wire === 'bf16' ? wireLeaves : undefined)
+    const { wire: encoding, wireLeaves, replicas, seed } = options
+    const leaves = replicas === undefined ? wireLeaves : 1
+    this.#rounding = encoding === 'float32' ? undefined : { encoding, leaves, seed }
+    this.tree = new ReductionTree(arena, this.#rounding)
     this.#samples = new Samples(dataset.train, Math.max(largestLeaf, LARGEST_REQUEST))
-    this.#options = { ...options, wireLeaves }
   }
 
   /** Points at a step's samples. `ids` must stay as they are until the step is done. */
@@ -69,9 +71,8 @@ export class Batch implements Job {
     this.#leaf = leaf
     this.units = leafCount(ids.length, leaf)
     const power = 2 ** Math.floor(Math.log2(Math.max(1, Math.floor(LARGEST_REQUEST / leaf))))
-    const { wire, wireLeaves } = this.#options
-    this.largest = wire === 'bf16' ? Math.min(power, wireLeaves) : power
-    this.tree.begin(this.units)
+    this.largest = Math.min(power, this.#rounding?.leaves ?? Infinity)
+    this.tree.begin(this.units, this.step)
     this.entries.length = 0
     return this
   }
@@ -87,8 +88,8 @@ export class Batch implements Job {
     return leafRange(hi - 1, images, leaf)[1] - leafRange(lo, images, leaf)[0]
   }
 
-  encoding(lo: number, hi: number): 'float32' | 'bf16' {
-    return this.tree.isRounded(lo, hi) ? 'bf16' : 'float32'
+  encoding(lo: number, hi: number): Encoding {
+    return this.tree.encoding(lo, hi)
   }
 
   request(lo: number, hi: number, withSamples: boolean): WorkRequest {
@@ -107,14 +108,7 @@ export class Batch implements Job {
     if (!Number.isFinite(loss)) {
       throw new ConvoyError('E_NOT_FINITE', 'the loss is not finite', 'Check the engine of that machine.')
     }
-    const bf16 = this.encoding(lo, hi) === 'bf16'
-    const size = bf16 ? 2 : 4
-    if (payload.byteLength % size !== 0) throw unusable(`a gradient has ${payload.byteLength} bytes`)
-    const { buffer, byteOffset, byteLength } = payload
-    const gradient = bf16
-      ? new Uint16Array(buffer, byteOffset, byteLength / size)
-      : new Float32Array(buffer, byteOffset, byteLength / size)
-    this.tree.accept(lo, hi, gradient, { loss, correct, count })
+    this.tree.accept(lo, hi, payload, { loss, correct, count })
     this.entries.push({ lo, hi, worker })
   }
 }

@@ -28,7 +28,7 @@ export class Weights {
     this.#optimizer = rounds
       ? outerOptimizer(arena, rounds.outerMomentum, variables, velocity)
       : optimizerOf(arena, model, spec, this.#parametrisation, variables, velocity)
-    this.#parameters = new Parameters(start.parameters, start.step ?? 0)
+    this.#parameters = new Parameters(start.parameters, start.step ?? 0, config.down)
     if (!this.#parametrisation.identity) this.restore(start)
   }
 
