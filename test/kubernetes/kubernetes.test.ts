@@ -1,0 +1,324 @@
+import { execFileSync } from 'node:child_process'
+import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { buildImage, findEngine, type ContainerEngine } from '../containers/engine.ts'
+import { Convoy, root, scratch, type Line } from '../convoy.ts'
+import { Cluster } from './cluster.ts'
+import { commandsOf, Reader } from './guide.ts'
+import { buildPrograms, kubernetesVersion, noCluster } from './programs.ts'
+
+const reason = noCluster()
+const { folder, remove } = scratch()
+
+/** What a reader of the guide sets: a run that is small and says who computed what. */
+const settings = {
+  CONVOY_DATA: 'synthetic',
+  CONVOY_LIMIT_TRAIN: '2048',
+  CONVOY_LIMIT_TEST: '256',
+  CONVOY_WIDTH: '0.25',
+  CONVOY_BATCH_SIZE: '128',
+  CONVOY_EPOCHS: '1000',
+  CONVOY_EVALUATE_EVERY: '0',
+  CONVOY_CHECKPOINT_EVERY: '2',
+  CONVOY_LEDGER: 'true',
+}
+
+/** Makes `docker` a command that builds with the engine at hand, and pushes into the nodes. */
+function shimDocker(engine: ContainerEngine, cluster: Cluster): void {
+  const variables = ['CONTAINERS_CONF', 'CONTAINERS_STORAGE_CONF', 'TMPDIR', 'DOCKER_HOST']
+  const exported = variables
+    .filter((name) => engine.environment[name])
+    .map((name) => `export ${name}="${engine.environment[name]}"`)
+  const file = path.join(folder, 'cluster', 'bin', 'docker')
+  writeFileSync(
+    file,
+    `#!/bin/bash
+set -e -o pipefail
+${exported.join('\n')}
+case $1 in
+build) shift; exec ${engine.command} build --network host "$@" ;;
+push) ${engine.command} save "$2" | { ${cluster.loading}; } ;;
+*) exit 2 ;;
+esac
+`,
+  )
+  chmodSync(file, 0o755)
+}
+
+/** A copy of the repository as a reader has it, with the settings of a small run and nodes of two cores. */
+function checkout(place: string): void {
+  const files = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], {
+    cwd: root,
+    encoding: 'utf8',
+  })
+  for (const file of files.split('\0').filter((name) => name && existsSync(path.join(root, name))))
+    cpSync(path.join(root, file), path.join(place, file), { recursive: true })
+  edit(path.join(place, 'k8s/base/kustomization.yaml'), (text) => {
+    const literals = Object.entries(settings).map(([key, value]) => `      - ${key}=${value}\n`)
+    return text.replace('      - CONVOY_DATA=cifar10\n', literals.join(''))
+  })
+  edit(path.join(place, 'k8s/base/worker.yaml'), (text) =>
+    text
+      .replace("requests: { cpu: '1', ", 'requests: { cpu: 50m, ')
+      .replace("limits: { cpu: '1', ", 'limits: { cpu: 300m, '),
+  )
+  edit(path.join(place, 'k8s/base/coordinator.yaml'), (text) => text.replace('cpu: 500m', 'cpu: 50m'))
+}
+
+function edit(file: string, change: (text: string) => string): void {
+  const text = readFileSync(file, 'utf8')
+  const changed = change(text)
+  if (changed === text) throw new Error(`nothing to change in ${file}`)
+  writeFileSync(file, changed)
+}
+
+describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: ${reason})` : ''}`, () => {
+  const repository = path.join(folder, 'repository')
+  let cluster: Cluster
+  let reader: Reader
+  let engine: ContainerEngine | undefined
+
+  beforeAll(async () => {
+    const binary = await buildPrograms()
+    const found = await findEngine()
+    if (!found.engine) throw new Error(`images cannot be built: ${found.reason}`)
+    engine = found.engine
+    const started = Date.now()
+    for (const target of ['coordinator', 'worker'] as const) buildImage(engine, target)
+    const pause = path.join(folder, 'pause.tar')
+    buildPause(engine, pause)
+    console.log(`images: ${((Date.now() - started) / 1_000).toFixed(0)} s`)
+    const starting = Date.now()
+    cluster = await Cluster.start(path.join(folder, 'cluster'), binary, pause)
+    console.log(`cluster of two nodes ready: ${((Date.now() - starting) / 1_000).toFixed(0)} s`)
+    shimDocker(engine, cluster)
+    mkdirSync(repository)
+    checkout(repository)
+    reader = new Reader(repository, path.join(folder, 'exported.sh'), cluster.environment)
+  }, 3_600_000)
+
+  afterAll(async () => {
+    await cluster?.close()
+    await engine?.close()
+    remove()
+  })
+
+  /** Workers' pods that there are, ending ones too. */
+  const pods = (selector = 'app.kubernetes.io/name=convoy-worker') =>
+    (
+      JSON.parse(cluster.kubectl('-n', 'convoy', 'get', 'pods', '-l', selector, '-o', 'json')) as {
+        items: Pod[]
+      }
+    ).items
+  const run = () => new Followed(path.join(cluster.volume, 'runs', 'cifar10'))
+  const workers = (count: number) =>
+    cluster.until(`${count} workers`, () => run().workers === count && pods().length === count)
+  const moreSteps = async (count: number) => {
+    const from = run().step
+    await cluster.until(`${count} steps after ${from}`, () => run().step >= from + count)
+  }
+
+  it('has two nodes, and holds pods to the restricted Pod Security Standard', async () => {
+    console.log(cluster.kubectl('get', 'nodes', '-o', 'wide'))
+    cluster.apply({
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name: 'strict', labels: { 'pod-security.kubernetes.io/enforce': 'restricted' } },
+    })
+    await cluster.until(
+      'its service account',
+      () => cluster.kubectl('-n', 'strict', 'get', 'sa', 'default') !== '',
+    )
+    const args = ['-n', 'strict', 'run', 'rooted', '--image=localhost/convoy-pause:1']
+    expect(() => cluster.kubectl(...args)).toThrow(/violates PodSecurity "restricted/)
+  })
+
+  it('the guide, command by command, comes to the bits of a run on bare processes', async () => {
+    const guide = commandsOf('kubernetes.md')
+    /** Runs the next command of a section, which is one that the test expects there. */
+    const next = (title: string, expected: RegExp, enough?: Parameters<Reader['run']>[1]) => {
+      const command = guide.get(title)?.shift()
+      expect(command, `the next command of "${title}"`).toMatch(expected)
+      return reader.run(command!, enough)
+    }
+
+    let section = 'Images'
+    await next(section, /^export REGISTRY=/)
+    await next(section, /docker build[^]*docker push/)
+    await next(section, /^sed /)
+
+    section = 'Start'
+    await next(section, /token\.env/)
+    const applied = await next(section, /^kubectl apply -k/)
+    expect(applied).toMatch(/statefulset.apps\/convoy-coordinator created/)
+    await next(section, /rollout status statefulset/)
+    await next(section, /rollout status deployment/)
+    await next(section, /logs -f/, (said) => said.includes('"event":"step"'))
+    await next(section, /port-forward/, async (said) => {
+      if (!said.includes('Forwarding from')) return false
+      const page = await (await fetch('http://localhost:7311/')).text()
+      return page.includes('<title>')
+    })
+
+    section = 'Workers come and go'
+    for (const count of [2, 5, 1, 3]) {
+      await next(section, new RegExp(`scale .*--replicas=${count}$`))
+      await workers(count)
+      await moreSteps(3)
+    }
+    console.log(await next(section, /get pods/))
+    await next(section, /^export POD=/)
+    const before = pods().map(({ metadata }) => metadata.name)
+    await next(section, /delete \$POD/)
+    await workers(3)
+    expect(pods().map(({ metadata }) => metadata.name)).not.toEqual(before)
+    await moreSteps(3)
+    await next(section, /^export NODE=node2/)
+    expect(pods().map(({ spec }) => spec.nodeName)).toContain('node2')
+    expect(await next(section, /^kubectl drain/)).toMatch(/evicting pod convoy\/convoy-worker/)
+    await workers(3)
+    expect(new Set(pods().map(({ spec }) => spec.nodeName))).toEqual(new Set(['node1']))
+    await moreSteps(3)
+    await next(section, /^kubectl uncordon/)
+
+    section = 'The coordinator goes'
+    const reached = run().step
+    await next(section, /delete pod convoy-coordinator-0/)
+    await next(section, /rollout status/)
+    await cluster.until('the run to go on', () => run().all('start').length === 2)
+    // It was told in time, so not a step is lost.
+    expect(run().all('start')[1]['resumedAt']).toBeGreaterThanOrEqual(reached)
+    await workers(3)
+    await moreSteps(3)
+
+    section = 'A new version of the workers'
+    await next(section, /^docker build/)
+    await next(section, /^docker push/)
+    await next(section, /^sed /)
+    await next(section, /apply -k/)
+    await next(section, /rollout status/)
+    await workers(3)
+    expect(new Set(pods().map(({ spec }) => spec.containers[0].image))).toEqual(
+      new Set(['registry.example.com/you/convoy-worker:0.1.1']),
+    )
+    await moreSteps(3)
+
+    section = 'A new token'
+    const starts = run().all('start').length
+    await next(section, /token\.env/)
+    await next(section, /apply -k/)
+    await next(section, /rollout status statefulset/)
+    await next(section, /rollout status deployment/)
+    await cluster.until('the run to go on', () => run().all('start').length > starts)
+    await workers(3)
+    await moreSteps(3)
+
+    // The run comes to its end, and the coordinator stays.
+    edit(path.join(repository, 'k8s/base/kustomization.yaml'), (text) =>
+      text.replace('      - CONVOY_STAY', `      - CONVOY_STEPS=${run().step + 40}\n      - CONVOY_STAY`),
+    )
+    await reader.run('kubectl apply -k k8s/overlays/cpu')
+    await cluster.until('the end of the run', () => run().all('done').at(-1)?.['finished'] === true)
+
+    section = 'The result, and the end'
+    await next(section, /cp convoy-coordinator-0/)
+    const { lines } = new Followed(path.join(repository, 'runs', 'cifar10'))
+    const done = lines.at(-1)!
+    expect(done).toMatchObject({ event: 'done', mixed: false })
+    await next(section, /--replicas=0/)
+    await cluster.until('no pods', () => cluster.kubectl('-n', 'convoy', 'get', 'pods', '-o', 'name') === '')
+    await next(section, /delete -k/)
+    expect(cluster.kubectl('get', 'namespaces')).not.toMatch(/^convoy /m)
+
+    const steps = Number(done['step'])
+    const bare = new Convoy(
+      [
+        ...['train', '--recipe', 'fast', '--steps', String(steps), '--workers', '2', '--engine', 'onednn'],
+        ...['--runs', path.join(folder, 'bare'), '--port', '0', '--json'],
+      ],
+      settings,
+    )
+    expect((await bare.done())['parametersSha256']).toBe(done['parametersSha256'])
+    const { twice, used } = run().ledger()
+    expect(twice).toBe(0)
+    expect(used).toBe(128 * steps)
+    console.log(
+      `${steps} steps, ${run().all('workerJoined').length} joinings, ${run().all('start').length} starts`,
+    )
+    console.log(`parametersSha256 ${String(done['parametersSha256'])}, as on bare processes`)
+  }, 1_800_000)
+})
+
+interface Pod {
+  metadata: { name: string }
+  spec: { nodeName: string; containers: { image: string }[] }
+}
+
+/** What a coordinator wrote of a run. */
+class Followed {
+  readonly lines: Line[]
+  readonly #folder: string
+
+  constructor(folder: string) {
+    this.#folder = folder
+    this.lines = this.#read('metrics.jsonl')
+  }
+
+  #read(name: string): Line[] {
+    const file = path.join(this.#folder, name)
+    const text = existsSync(file) ? readFileSync(file, 'utf8') : ''
+    // The last line may be half written.
+    const whole = text.slice(0, text.lastIndexOf('\n') + 1)
+    return whole
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as Line)
+  }
+
+  all(event: string): Line[] {
+    return this.lines.filter((line) => line.event === event)
+  }
+
+  get step(): number {
+    return Number(this.all('step').at(-1)?.['step'] ?? 0)
+  }
+
+  get workers(): number {
+    return Number(this.lines.findLast(({ workers }) => workers !== undefined)?.['workers'] ?? 0)
+  }
+
+  /** Of the steps' last entries: samples used, and how many of them more than once in an epoch. */
+  ledger(): { used: number; twice: number } {
+    const entries = new Map<number, { epoch: number; samples: number[] }>()
+    for (const { step, epoch, samples } of this.#read('ledger.jsonl') as unknown as Entry[])
+      entries.set(step, { epoch, samples })
+    const seen = new Set<string>()
+    let used = 0
+    for (const { epoch, samples } of entries.values()) {
+      used += samples.length
+      for (const sample of samples) seen.add(`${epoch}:${sample}`)
+    }
+    return { used, twice: used - seen.size }
+  }
+}
+
+interface Entry {
+  step: number
+  epoch: number
+  samples: number[]
+}
+
+/** An image whose one program waits: catatonit is there for this. */
+function buildPause(engine: ContainerEngine, file: string): void {
+  const place = path.join(folder, 'pause')
+  mkdirSync(place)
+  const program = execFileSync('sh', ['-c', 'command -v catatonit'], { encoding: 'utf8' }).trim()
+  cpSync(program, path.join(place, 'catatonit'), { dereference: true })
+  writeFileSync(
+    path.join(place, 'Dockerfile'),
+    'FROM scratch\nCOPY catatonit /\nUSER 1000\nENTRYPOINT ["/catatonit", "-P"]\n',
+  )
+  engine.run('build', '-t', 'localhost/convoy-pause:1', place)
+  engine.run('save', '-o', file, 'localhost/convoy-pause:1')
+}
