@@ -121,6 +121,14 @@ export class Cluster {
     })
   }
 
+  /** Asks for a pod to be evicted, as a drain does; throws where a budget forbids it. */
+  evict(namespace: string, name: string): void {
+    const eviction = { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name, namespace } }
+    const file = this.#in('eviction.json')
+    writeFileSync(file, JSON.stringify(eviction))
+    this.kubectl('create', '--raw', `/api/v1/namespaces/${namespace}/pods/${name}/eviction`, '-f', file)
+  }
+
   /** Gives nodes an image from a file, as a registry would. */
   async load(file: string, to = nodes): Promise<void> {
     for (const node of to)
@@ -138,8 +146,8 @@ export class Cluster {
     return `file=$(mktemp) && cat >$file && ${each.join(' && ')} && rm $file`
   }
 
-  /** Waits up to three minutes; an attempt that throws counts as not yet. Fails at once where a program of the cluster ended. */
-  async until(what: string, ready: () => boolean | Promise<boolean>, seconds = 180): Promise<void> {
+  /** Waits up to five minutes; an attempt that throws counts as not yet. Fails at once where a program of the cluster ended. */
+  async until(what: string, ready: () => boolean | Promise<boolean>, seconds = 300): Promise<void> {
     let reason = ''
     for (const start = Date.now(); Date.now() - start < seconds * 1_000; await sleep(500)) {
       for (const { name, child } of this.#programs)

@@ -67,23 +67,24 @@ export class Reader {
     let said = ''
     let stopped = false
     let late = false
-    const stop = () => process.kill(-child.pid!, 'SIGINT')
-    const look = async () => {
-      if (!enough || stopped || !(await enough(said)) || stopped || child.exitCode !== null) return
-      stopped = true
-      stop()
-    }
     for (const stream of [child.stdout, child.stderr])
-      stream.setEncoding('utf8').on('data', (text: string) => {
-        said += text
-        void look()
-      })
+      stream.setEncoding('utf8').on('data', (text: string) => (said += text))
+    let looking = false
+    const look = async () => {
+      if (!enough || looking || stopped) return
+      looking = true
+      stopped = await Promise.resolve(enough(said)).catch(() => false)
+      looking = false
+      if (stopped && child.exitCode === null) process.kill(-child.pid!, 'SIGINT')
+    }
+    const looks = setInterval(() => void look(), 200)
     const timer = setTimeout(() => {
       late = true
       process.kill(-child.pid!, 'SIGKILL')
     }, seconds * 1_000)
     const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
     clearTimeout(timer)
+    clearInterval(looks)
     if (late) throw new Error(`after ${seconds} s this had not ended: ${command}\n${said}`)
     if (enough && !stopped) throw new Error(`this ended with ${code} too early: ${command}\n${said}`)
     if (!enough && code !== 0) throw new Error(`this ended with ${code}: ${command}\n${said}`)

@@ -4,12 +4,15 @@ import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { buildImage, findEngine, type ContainerEngine } from '../containers/engine.ts'
 import { Convoy, root, scratch, type Line } from '../convoy.ts'
+import { serveExternalMetric } from './adapter.ts'
 import { Cluster } from './cluster.ts'
+import { definitions } from './crds.ts'
 import { commandsOf, Reader } from './guide.ts'
 import { buildPrograms, kubernetesVersion, noCluster } from './programs.ts'
 
 const reason = noCluster()
 const { folder, remove } = scratch()
+const guideText = readFileSync(path.join(root, 'docs/guides/kubernetes.md'), 'utf8')
 
 /** What a reader of the guide sets: a run that is small and says who computed what. */
 const settings = {
@@ -111,12 +114,39 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
         items: Pod[]
       }
     ).items
-  const run = () => new Followed(path.join(cluster.volume, 'runs', 'cifar10'))
+  const run = (name = 'cifar10') => new Followed(path.join(cluster.volume, 'runs', name))
   const workers = (count: number) =>
     cluster.until(`${count} workers`, () => run().workers === count && pods().length === count)
   const moreSteps = async (count: number) => {
     const from = run().step
     await cluster.until(`${count} steps after ${from}`, () => run().step >= from + count)
+  }
+
+  const guide = commandsOf('kubernetes.md')
+  /** Runs the next command of a section, which is one that the test expects there. */
+  const next = (title: string, expected: RegExp, enough?: Parameters<Reader['run']>[1]) => {
+    const command = guide.get(title)?.shift()
+    expect(command, `the next command of "${title}"`).toMatch(expected)
+    return reader.run(command!, enough)
+  }
+  /** What `kubectl get pods` calls what it shows, now. */
+  const statuses = () =>
+    cluster
+      .kubectl('-n', 'convoy', 'get', 'pods', '--no-headers', '-l', 'app.kubernetes.io/name=convoy-worker')
+      .split('\n')
+      .map((line) => line.split(/ +/)[2])
+  /** Sets a variable of the coordinator, as the guide says. */
+  const set = (name: string, value: string) =>
+    edit(path.join(repository, 'k8s/base/kustomization.yaml'), (text) =>
+      text
+        .replace(new RegExp(`^ +- ${name}=.*\n`, 'm'), '')
+        .replace('      - CONVOY_STAY', `      - ${name}=${value}\n      - CONVOY_STAY`),
+    )
+  /** Begins another run: its name, and the volume of the last one free again. */
+  const begin = (name: string, steps: number) => {
+    set('CONVOY_NAME', name)
+    set('CONVOY_STEPS', String(steps))
+    cluster.kubectl('patch', 'pv', 'volume', '--type=json', '-p', '[{"op":"remove","path":"/spec/claimRef"}]')
   }
 
   it('has two nodes, and holds pods to the restricted Pod Security Standard', async () => {
@@ -134,15 +164,79 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
     expect(() => cluster.kubectl(...args)).toThrow(/violates PodSecurity "restricted/)
   })
 
-  it('the guide, command by command, comes to the bits of a run on bare processes', async () => {
-    const guide = commandsOf('kubernetes.md')
-    /** Runs the next command of a section, which is one that the test expects there. */
-    const next = (title: string, expected: RegExp, enough?: Parameters<Reader['run']>[1]) => {
-      const command = guide.get(title)?.shift()
-      expect(command, `the next command of "${title}"`).toMatch(expected)
-      return reader.run(command!, enough)
+  /** Brings about what the guide's table names, row by row, and waits until pods have the statuses that it promises. */
+  const troubles = async () => {
+    const deployment = 'deployment/convoy-worker'
+    const undo = async () => {
+      cluster.kubectl('-n', 'convoy', 'rollout', 'undo', deployment)
+      cluster.kubectl('-n', 'convoy', 'rollout', 'status', deployment, '--timeout=300s')
     }
+    const first = () => pods().find(({ spec }) => spec.nodeName === 'node2')!.metadata.name
+    const faults: Record<string, { cause: () => void; mend: () => unknown; left: boolean }> = {
+      'pod deleted': {
+        cause: () => cluster.kubectl('-n', 'convoy', 'delete', 'pod', first(), '--wait=false'),
+        mend: () => undefined,
+        left: true,
+      },
+      'pod evicted': {
+        cause: () => cluster.evict('convoy', first()),
+        mend: () => undefined,
+        left: true,
+      },
+      'no node takes it': {
+        cause: () => {
+          cluster.kubectl('cordon', 'node1', 'node2')
+          cluster.kubectl('-n', 'convoy', 'delete', 'pod', first(), '--wait=false')
+        },
+        mend: () => cluster.kubectl('uncordon', 'node1', 'node2'),
+        left: true,
+      },
+      'memory limit too low': {
+        cause: () => {
+          const resources = ['--requests=memory=32Mi', '--limits=memory=48Mi']
+          cluster.kubectl('-n', 'convoy', 'set', 'resources', deployment, ...resources)
+        },
+        mend: undo,
+        left: true,
+      },
+      'image missing': {
+        cause: () =>
+          cluster.kubectl(
+            '-n',
+            'convoy',
+            'set',
+            'image',
+            deployment,
+            'worker=registry.example.com/you/convoy-worker:9.9.9',
+          ),
+        mend: undo,
+        left: true,
+      },
+    }
+    const rows = [...guideText.matchAll(/^\| (.+?) +\| (.+?) +\| (.+?) +\| (.+?) +\|$/gm)].slice(2)
+    expect(rows.map(([, what]) => what)).toEqual(Object.keys(faults))
+    for (const [, what, shown] of rows) {
+      const { cause, mend, left } = faults[what]
+      await cluster.until('workers on both nodes', () => pods().some(({ spec }) => spec.nodeName === 'node2'))
+      const before = run().all('workerLeft').length
+      const missing = new Set([...shown.matchAll(/`(\w+)`/g)].map(([, status]) => status))
+      expect(missing.size).toBeGreaterThan(0)
+      cause()
+      await cluster.until(`a pod that is ${[...missing].join(' and ')} (${what})`, () => {
+        for (const status of statuses()) missing.delete(status)
+        return missing.size === 0
+      })
+      console.log(`${what}:\n${cluster.kubectl('-n', 'convoy', 'get', 'pods')}`)
+      // The others go on meanwhile.
+      await moreSteps(3)
+      const reasons = run().all('workerLeft').slice(before)
+      if (left) expect(reasons[0]).toMatchObject({ reason: 'left' })
+      await mend()
+      await workers(3)
+    }
+  }
 
+  it('the guide, command by command, comes to the bits of a run on bare processes', async () => {
     let section = 'Images'
     await next(section, /^export REGISTRY=/)
     await next(section, /docker build[^]*docker push/)
@@ -214,10 +308,10 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
     await workers(3)
     await moreSteps(3)
 
+    await troubles()
+
     // The run comes to its end, and the coordinator stays.
-    edit(path.join(repository, 'k8s/base/kustomization.yaml'), (text) =>
-      text.replace('      - CONVOY_STAY', `      - CONVOY_STEPS=${run().step + 40}\n      - CONVOY_STAY`),
-    )
+    set('CONVOY_STEPS', String(run().step + 40))
     await reader.run('kubectl apply -k k8s/overlays/cpu')
     await cluster.until('the end of the run', () => run().all('done').at(-1)?.['finished'] === true)
 
@@ -232,14 +326,7 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
     expect(cluster.kubectl('get', 'namespaces')).not.toMatch(/^convoy /m)
 
     const steps = Number(done['step'])
-    const bare = new Convoy(
-      [
-        ...['train', '--recipe', 'fast', '--steps', String(steps), '--workers', '2', '--engine', 'onednn'],
-        ...['--runs', path.join(folder, 'bare'), '--port', '0', '--json'],
-      ],
-      settings,
-    )
-    expect((await bare.done())['parametersSha256']).toBe(done['parametersSha256'])
+    expect((await bare(steps))['parametersSha256']).toBe(done['parametersSha256'])
     const { twice, used } = run().ledger()
     expect(twice).toBe(0)
     expect(used).toBe(128 * steps)
@@ -248,7 +335,138 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
     )
     console.log(`parametersSha256 ${String(done['parametersSha256'])}, as on bare processes`)
   }, 1_800_000)
+
+  it('the number of workers follows what the run wants, up and down', async () => {
+    begin('scaled', 200)
+    // Five minutes of patience at the end are more than a test has.
+    edit(path.join(repository, 'k8s/overlays/autoscale-hpa/autoscaler.yaml'), (text) =>
+      text.replace('stabilizationWindowSeconds: 300', 'stabilizationWindowSeconds: 15'),
+    )
+    cluster.kubectl('create', '-f', definitions('prometheus', 'monitoring.coreos.com_servicemonitors.yaml'))
+    let wanted: number | undefined
+    const stop = await serveExternalMetric(cluster, folder, 'convoy_workers_wanted', async () => wanted)
+    await next('Autoscaling', /apply -k k8s\/overlays\/autoscale-hpa/)
+    await next('Autoscaling', /get hpa/)
+    const rows: number[][] = []
+    const started = Date.now()
+    const look = () => {
+      const page = cluster.kubectl('get', '--raw', metricsPage)
+      const text = /^convoy_workers_wanted (\d+)/m.exec(page)?.[1]
+      wanted = text === undefined ? undefined : Number(text)
+      const { spec, status } = JSON.parse(
+        cluster.kubectl('-n', 'convoy', 'get', 'deployment', 'convoy-worker', '-o', 'json'),
+      ) as { spec: { replicas: number }; status: { readyReplicas?: number } }
+      const row = [wanted ?? NaN, spec.replicas, status.readyReplicas ?? 0]
+      const last = rows.at(-1)?.slice(1)
+      if (String(last) !== String(row)) rows.push([Math.round((Date.now() - started) / 1_000), ...row])
+      return { replicas: spec.replicas, ready: status.readyReplicas ?? 0 }
+    }
+    let known = 0
+    let most = 0
+    await cluster.until('as many workers as are wanted', () => {
+      const { replicas, ready } = look()
+      if (wanted !== undefined && wanted > 1 && known === 0) known = Date.now()
+      most = Math.max(most, replicas)
+      return replicas > 1 && replicas === wanted && ready === replicas
+    })
+    const up = (Date.now() - known) / 1_000
+    await cluster.until('the end of the run', () => {
+      look()
+      return run('scaled').all('done').at(-1)?.['finished'] === true
+    })
+    const over = Date.now()
+    await cluster.until('the floor', () => look().replicas === 1)
+    const down = (Date.now() - over) / 1_000
+    stop()
+    console.log(
+      `wanted and ready ${up.toFixed(0)} s after the metric, one worker ${down.toFixed(0)} s after the end`,
+    )
+    console.log(['s\twanted\tdesired\tready', ...rows.map((row) => row.join('\t'))].join('\n'))
+    expect(most).toBeGreaterThan(1)
+    expect(wanted).toBe(0)
+
+    // KEDA's operator is not here; its definition of a ScaledObject is, and the API server takes ours by it.
+    cluster.kubectl('create', '-f', definitions('keda', 'keda.sh_scaledobjects.yaml'))
+    const taken = await reader.run('kubectl apply --dry-run=server -k k8s/overlays/autoscale')
+    expect(taken).toContain('scaledobject.keda.sh/convoy-worker created')
+    await reader.run('kubectl delete -k k8s/overlays/autoscale-hpa')
+  }, 1_800_000)
+
+  it('workers are a Job that Kueue may suspend and resume, and that is complete when the run is over', async () => {
+    begin('queued', 100)
+    // Its own definitions; the controller is not built here, and the test does what it would: it sets `suspend`.
+    cluster.kubectl('create', '-f', definitions('kueue'))
+    const section = 'Queues and quota'
+    await next(section, /apply -f - <<EOF/)
+    await next(section, /apply -k k8s\/overlays\/kueue/)
+    await next(section, /get localqueues,workloads,jobs/)
+    const followed = () => run('queued')
+    const suspend = (suspended: boolean) =>
+      cluster.kubectl(
+        '-n',
+        'convoy',
+        'patch',
+        'job',
+        'convoy-worker',
+        '-p',
+        JSON.stringify({ spec: { suspend: suspended } }),
+      )
+    await cluster.until('the coordinator', () => followed().all('waiting').length > 0)
+    expect(pods()).toEqual([])
+    await next(section, /parallelism":2/)
+    suspend(false)
+    await cluster.until('two workers', () => followed().workers === 2)
+    await cluster.until('steps', () => followed().step >= 5)
+    cluster.kubectl('-n', 'convoy', 'delete', pods()[0].metadata.name.replace(/^/, 'pod/'))
+    await cluster.until('another', () => followed().all('workerJoined').length === 3)
+    suspend(true)
+    await cluster.until('no workers', () => followed().workers === 0 && pods().length === 0)
+    suspend(false)
+    await cluster.until('the end of the run', () => followed().all('done').at(-1)?.['finished'] === true)
+    cluster.kubectl('-n', 'convoy', 'wait', 'job/convoy-worker', '--for=condition=Complete', '--timeout=120s')
+    const done = followed().lines.at(-1)!
+    expect((await bare(100))['parametersSha256']).toBe(done['parametersSha256'])
+    await reader.run('kubectl delete -k k8s/overlays/kueue')
+  }, 1_800_000)
+
+  it('workers and coordinator speak TLS', async () => {
+    begin('secured', 100)
+    const section = 'TLS'
+    await next(section, /^openssl/)
+    await next(section, /namespace\.yaml/)
+    await next(section, /create secret/)
+    await next(section, /^echo "components/)
+    await next(section, /apply -k/)
+    cluster.kubectl('-n', 'convoy', 'scale', 'deployment/convoy-worker', '--replicas=2')
+    await cluster.until('the end of the run', () => run('secured').all('done').at(-1)?.['finished'] === true)
+    const settings = cluster.kubectl('-n', 'convoy', 'get', 'configmaps', '-o', 'yaml')
+    expect(settings).toContain('CONVOY_COORDINATOR: wss://convoy-coordinator:7311')
+    expect(run('secured').lines.at(-1)!['parametersSha256']).toBe((await bare(100))['parametersSha256'])
+  }, 1_800_000)
+
+  it('every command of the guide was run', () => {
+    expect([...guide].filter(([, left]) => left.length > 0)).toEqual([])
+  })
 })
+
+/** The coordinator's figures, through the API server. */
+const metricsPage = '/api/v1/namespaces/convoy/services/convoy-coordinator:7311/proxy/metrics'
+
+const bareRuns = new Map<number, Promise<Line>>()
+/** What the same training comes to on bare processes, undisturbed. */
+function bare(steps: number): Promise<Line> {
+  const known = bareRuns.get(steps)
+  if (known) return known
+  const started = new Convoy(
+    [
+      ...['train', '--recipe', 'fast', '--steps', String(steps), '--workers', '2', '--engine', 'onednn'],
+      ...['--runs', path.join(folder, `bare-${steps}`), '--port', '0', '--json'],
+    ],
+    settings,
+  ).done()
+  bareRuns.set(steps, started)
+  return started
+}
 
 interface Pod {
   metadata: { name: string }
