@@ -96,6 +96,11 @@ export class Cluster {
     }
   }
 
+  /** Where programs are that come first for who uses `environment`. */
+  get bin(): string {
+    return this.#in('bin')
+  }
+
   /** Where the volume of a claim is on this machine. */
   get volume(): string {
     return this.#in('volume')

@@ -20,7 +20,9 @@ function commandsIn(block: string): string[] {
   let open = ''
   for (const line of block.trimEnd().split('\n')) {
     open += `${line}\n`
-    const whole = !line.endsWith('\\') && spawnSync('bash', ['-n', '-c', open]).status === 0
+    // Of a here-document without its end bash only warns.
+    const { status, stderr } = spawnSync('bash', ['-n', '-c', open], { encoding: 'utf8' })
+    const whole = !line.endsWith('\\') && status === 0 && stderr === ''
     if (!whole) continue
     commands.push(open.trim())
     open = ''

@@ -1,101 +1,40 @@
-import { execFileSync } from 'node:child_process'
-import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { buildImage, findEngine, type ContainerEngine } from '../containers/engine.ts'
+import { buildImage, findEngine } from '../containers/engine.ts'
 import { Convoy, root, scratch, type Line } from '../convoy.ts'
 import { serveExternalMetric } from './adapter.ts'
+import { buildPause, checkout, edit, settings, shimDocker } from './checkout.ts'
 import { Cluster } from './cluster.ts'
 import { definitions } from './crds.ts'
+import { Followed } from './followed.ts'
 import { commandsOf, Reader } from './guide.ts'
 import { buildPrograms, kubernetesVersion, noCluster } from './programs.ts'
 
-const reason = noCluster()
+const unable = noCluster()
+// Images are built with what the tests in containers use.
+const found = unable ? undefined : await findEngine()
+const reason = unable ?? found?.reason
+const engine = found?.engine
 const { folder, remove } = scratch()
 const guideText = readFileSync(path.join(root, 'docs/guides/kubernetes.md'), 'utf8')
-
-/** What a reader of the guide sets: a run that is small and says who computed what. */
-const settings = {
-  CONVOY_DATA: 'synthetic',
-  CONVOY_LIMIT_TRAIN: '2048',
-  CONVOY_LIMIT_TEST: '256',
-  CONVOY_WIDTH: '0.25',
-  CONVOY_BATCH_SIZE: '128',
-  CONVOY_EPOCHS: '1000',
-  CONVOY_EVALUATE_EVERY: '0',
-  CONVOY_CHECKPOINT_EVERY: '2',
-  CONVOY_LEDGER: 'true',
-}
-
-/** Makes `docker` a command that builds with the engine at hand, and pushes into the nodes. */
-function shimDocker(engine: ContainerEngine, cluster: Cluster): void {
-  const variables = ['CONTAINERS_CONF', 'CONTAINERS_STORAGE_CONF', 'TMPDIR', 'DOCKER_HOST']
-  const exported = variables
-    .filter((name) => engine.environment[name])
-    .map((name) => `export ${name}="${engine.environment[name]}"`)
-  const file = path.join(folder, 'cluster', 'bin', 'docker')
-  writeFileSync(
-    file,
-    `#!/bin/bash
-set -e -o pipefail
-${exported.join('\n')}
-case $1 in
-build) shift; exec ${engine.command} build --network host "$@" ;;
-push) ${engine.command} save "$2" | { ${cluster.loading}; } ;;
-*) exit 2 ;;
-esac
-`,
-  )
-  chmodSync(file, 0o755)
-}
-
-/** A copy of the repository as a reader has it, with the settings of a small run and nodes of two cores. */
-function checkout(place: string): void {
-  const files = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], {
-    cwd: root,
-    encoding: 'utf8',
-  })
-  for (const file of files.split('\0').filter((name) => name && existsSync(path.join(root, name))))
-    cpSync(path.join(root, file), path.join(place, file), { recursive: true })
-  edit(path.join(place, 'k8s/base/kustomization.yaml'), (text) => {
-    const literals = Object.entries(settings).map(([key, value]) => `      - ${key}=${value}\n`)
-    return text.replace('      - CONVOY_DATA=cifar10\n', literals.join(''))
-  })
-  edit(path.join(place, 'k8s/base/worker.yaml'), (text) =>
-    text
-      .replace("requests: { cpu: '1', ", 'requests: { cpu: 50m, ')
-      .replace("limits: { cpu: '1', ", 'limits: { cpu: 300m, '),
-  )
-  edit(path.join(place, 'k8s/base/coordinator.yaml'), (text) => text.replace('cpu: 500m', 'cpu: 50m'))
-}
-
-function edit(file: string, change: (text: string) => string): void {
-  const text = readFileSync(file, 'utf8')
-  const changed = change(text)
-  if (changed === text) throw new Error(`nothing to change in ${file}`)
-  writeFileSync(file, changed)
-}
 
 describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: ${reason})` : ''}`, () => {
   const repository = path.join(folder, 'repository')
   let cluster: Cluster
   let reader: Reader
-  let engine: ContainerEngine | undefined
 
   beforeAll(async () => {
     const binary = await buildPrograms()
-    const found = await findEngine()
-    if (!found.engine) throw new Error(`images cannot be built: ${found.reason}`)
-    engine = found.engine
     const started = Date.now()
-    for (const target of ['coordinator', 'worker'] as const) buildImage(engine, target)
+    for (const target of ['coordinator', 'worker'] as const) buildImage(engine!, target)
     const pause = path.join(folder, 'pause.tar')
-    buildPause(engine, pause)
+    buildPause(engine!, pause)
     console.log(`images: ${((Date.now() - started) / 1_000).toFixed(0)} s`)
     const starting = Date.now()
     cluster = await Cluster.start(path.join(folder, 'cluster'), binary, pause)
     console.log(`cluster of two nodes ready: ${((Date.now() - starting) / 1_000).toFixed(0)} s`)
-    shimDocker(engine, cluster)
+    shimDocker(engine!, cluster)
     mkdirSync(repository)
     checkout(repository)
     reader = new Reader(repository, path.join(folder, 'exported.sh'), cluster.environment)
@@ -471,72 +410,4 @@ function bare(steps: number): Promise<Line> {
 interface Pod {
   metadata: { name: string }
   spec: { nodeName: string; containers: { image: string }[] }
-}
-
-/** What a coordinator wrote of a run. */
-class Followed {
-  readonly lines: Line[]
-  readonly #folder: string
-
-  constructor(folder: string) {
-    this.#folder = folder
-    this.lines = this.#read('metrics.jsonl')
-  }
-
-  #read(name: string): Line[] {
-    const file = path.join(this.#folder, name)
-    const text = existsSync(file) ? readFileSync(file, 'utf8') : ''
-    // The last line may be half written.
-    const whole = text.slice(0, text.lastIndexOf('\n') + 1)
-    return whole
-      .split('\n')
-      .filter(Boolean)
-      .map((line) => JSON.parse(line) as Line)
-  }
-
-  all(event: string): Line[] {
-    return this.lines.filter((line) => line.event === event)
-  }
-
-  get step(): number {
-    return Number(this.all('step').at(-1)?.['step'] ?? 0)
-  }
-
-  get workers(): number {
-    return Number(this.lines.findLast(({ workers }) => workers !== undefined)?.['workers'] ?? 0)
-  }
-
-  /** Of the steps' last entries: samples used, and how many of them more than once in an epoch. */
-  ledger(): { used: number; twice: number } {
-    const entries = new Map<number, { epoch: number; samples: number[] }>()
-    for (const { step, epoch, samples } of this.#read('ledger.jsonl') as unknown as Entry[])
-      entries.set(step, { epoch, samples })
-    const seen = new Set<string>()
-    let used = 0
-    for (const { epoch, samples } of entries.values()) {
-      used += samples.length
-      for (const sample of samples) seen.add(`${epoch}:${sample}`)
-    }
-    return { used, twice: used - seen.size }
-  }
-}
-
-interface Entry {
-  step: number
-  epoch: number
-  samples: number[]
-}
-
-/** An image whose one program waits: catatonit is there for this. */
-function buildPause(engine: ContainerEngine, file: string): void {
-  const place = path.join(folder, 'pause')
-  mkdirSync(place)
-  const program = execFileSync('sh', ['-c', 'command -v catatonit'], { encoding: 'utf8' }).trim()
-  cpSync(program, path.join(place, 'catatonit'), { dereference: true })
-  writeFileSync(
-    path.join(place, 'Dockerfile'),
-    'FROM scratch\nCOPY catatonit /\nUSER 1000\nENTRYPOINT ["/catatonit", "-P"]\n',
-  )
-  engine.run('build', '-t', 'localhost/convoy-pause:1', place)
-  engine.run('save', '-o', file, 'localhost/convoy-pause:1')
 }

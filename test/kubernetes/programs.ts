@@ -1,6 +1,6 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { homedir } from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
@@ -86,6 +86,11 @@ export async function buildPrograms(): Promise<string> {
   clearInterval(progress)
   if (code !== 0) throw new Error(`go build failed in ${source}: ${last}`)
   renameSync(part, binary)
+  // A version that is not used any more is 170 MB.
+  const versions = path.dirname(path.dirname(binary))
+  for (const version of readdirSync(versions))
+    if (version !== path.basename(path.dirname(binary)))
+      rmSync(path.join(versions, version), { recursive: true, force: true })
   console.log(`built Kubernetes in ${((Date.now() - started) / 1_000).toFixed(0)} s: ${binary}`)
   return binary
 }
