@@ -101,6 +101,8 @@ export async function serveExternalMetric(
     },
   )
   return () => {
+    // A namespace is not deleted while an API is registered that does not answer.
+    cluster.kubectl('delete', 'apiservice', `${version}.${group}`)
     server.closeAllConnections()
     server.close()
   }

@@ -52,11 +52,12 @@ export function checkout(place: string): void {
     const literals = Object.entries(settings).map(([key, value]) => `      - ${key}=${value}\n`)
     return text.replace('      - CONVOY_DATA=cifar10\n', literals.join(''))
   })
-  edit(path.join(place, 'k8s/base/worker.yaml'), (text) =>
-    text
-      .replace("requests: { cpu: '1', ", 'requests: { cpu: 50m, ')
-      .replace("limits: { cpu: '1', ", 'limits: { cpu: 300m, '),
-  )
+  for (const file of ['base/worker.yaml', 'overlays/kueue/job.yaml'])
+    edit(path.join(place, 'k8s', file), (text) =>
+      text
+        .replace("requests: { cpu: '1', ", 'requests: { cpu: 50m, ')
+        .replace("limits: { cpu: '1', ", 'limits: { cpu: 300m, '),
+    )
   edit(path.join(place, 'k8s/base/coordinator.yaml'), (text) => text.replace('cpu: 500m', 'cpu: 50m'))
 }
 
