@@ -2,6 +2,7 @@ import { configDefaults, defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
 const cluster = 'test/containers/cluster.test.ts'
+const kubernetes = 'test/kubernetes/**/*.test.ts'
 
 /** What takes longest begins first, so that short files fill what is left at the end. */
 const longest = [/\/test\/containers\//, /\/test\//, /\/libs\/engine/]
@@ -29,13 +30,17 @@ export default defineConfig({
         test: {
           name: 'processes',
           include: ['{apps,libs,test}/**/*.test.ts'],
-          exclude: [...configDefaults.exclude, cluster],
+          exclude: [...configDefaults.exclude, cluster, kubernetes],
         },
       },
       // A cluster of containers takes the whole machine, so it has it alone, after the others.
       {
         extends: true,
         test: { name: 'containers', include: [cluster], sequence: { groupOrder: 1 } },
+      },
+      {
+        extends: true,
+        test: { name: 'kubernetes', include: [kubernetes], sequence: { groupOrder: 2 } },
       },
     ],
   },

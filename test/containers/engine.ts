@@ -19,6 +19,8 @@ const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.ur
 /** What a container engine is reached by. */
 export interface ContainerEngine {
   readonly command: 'docker' | 'podman'
+  /** What `command` needs besides its arguments. */
+  readonly environment: NodeJS.ProcessEnv
   /** Runs the engine's command line; throws with its output where it fails. */
   run(...args: string[]): string
   /** Removes every container that tests left behind, and ends what was started. */
@@ -40,6 +42,7 @@ export async function findEngine(): Promise<Found> {
   if (spawnSync('docker', ['info'], { stdio: 'ignore' }).status === 0) {
     const engine: ContainerEngine = {
       command: 'docker',
+      environment: process.env,
       run: commandLine('docker', process.env),
       close: async () => {},
     }
@@ -138,7 +141,7 @@ runroot = "${folder}/run"
     TESTCONTAINERS_RYUK_DISABLED: 'true',
     TESTCONTAINERS_HOST_OVERRIDE: '127.0.0.1',
   })
-  const engine: ContainerEngine = { command: 'podman', run, close }
+  const engine: ContainerEngine = { command: 'podman', environment, run, close }
   const base = baseImage()
   if (!inStore(engine, base) && !pulled(engine, base) && !has('mmdebstrap')) {
     await close()
