@@ -9,7 +9,8 @@ export const engineSchema = z.object({
     .default('auto')
     .meta({ description: 'what computes; auto and tfjs take the fastest that runs here', unit: 'NAME' }),
   precision: z.enum(['auto', 'float32', 'tf32', 'bf16']).default('auto').meta({
-    description: 'arithmetic; auto takes bf16 where the processor or GPU has it and is faster with it; tf32 is for cudnn',
+    description:
+      'arithmetic; auto takes bf16 where the processor or GPU has it and is faster with it; tf32 is for cudnn',
     unit: 'NAME',
   }),
   threads: z.int().min(1).max(1024).default(1).meta({ description: 'threads of one worker', unit: 'N' }),
