@@ -85,7 +85,7 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
   const begin = (name: string, steps: number) => {
     set('CONVOY_NAME', name)
     set('CONVOY_STEPS', String(steps))
-    cluster.kubectl('patch', 'pv', 'volume', '--type=json', '-p', '[{"op":"remove","path":"/spec/claimRef"}]')
+    cluster.kubectl('patch', 'pv', 'volume', '--type=merge', '-p', '{"spec":{"claimRef":null}}')
   }
 
   it('has two nodes, and holds pods to the restricted Pod Security Standard', async () => {
