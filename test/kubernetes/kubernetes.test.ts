@@ -85,7 +85,7 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
   const begin = (name: string, steps: number) => {
     set('CONVOY_NAME', name)
     set('CONVOY_STEPS', String(steps))
-    cluster.kubectl('patch', 'pv', 'volume', '--type=json', '-p', '[{"op":"remove","path":"/spec/claimRef"}]')
+    cluster.kubectl('patch', 'pv', 'volume', '--type=merge', '-p', '{"spec":{"claimRef":null}}')
   }
 
   it('has two nodes, and holds pods to the restricted Pod Security Standard', async () => {
@@ -256,8 +256,7 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
 
     section = 'The result, and the end'
     await next(section, /cp convoy-coordinator-0/)
-    const { lines } = new Followed(path.join(repository, 'runs', 'cifar10'))
-    const done = lines.at(-1)!
+    const done = new Followed(path.join(repository, 'runs', 'cifar10')).all('done').at(-1)!
     expect(done).toMatchObject({ event: 'done', mixed: false })
     await next(section, /--replicas=0/)
     await cluster.until('no pods', () => cluster.kubectl('-n', 'convoy', 'get', 'pods', '-o', 'name') === '')
@@ -321,7 +320,7 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
       `wanted and ready ${up.toFixed(0)} s after the metric, one worker ${down.toFixed(0)} s after the end`,
     )
     console.log(['s\twanted\tdesired\tready', ...rows.map((row) => row.join('\t'))].join('\n'))
-    expect(run('scaled').lines.at(-1)!['parametersSha256']).toBe((await bare(200))['parametersSha256'])
+    expect(run('scaled').all('done').at(-1)!['parametersSha256']).toBe((await bare(200))['parametersSha256'])
     expect(most).toBeGreaterThan(1)
     expect(wanted).toBe(0)
 
@@ -364,7 +363,7 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
     suspend(false)
     await cluster.until('the end of the run', () => followed().all('done').at(-1)?.['finished'] === true)
     cluster.kubectl('-n', 'convoy', 'delete', 'job', 'convoy-worker')
-    const done = followed().lines.at(-1)!
+    const done = followed().all('done').at(-1)!
     expect((await bare(200))['parametersSha256']).toBe(done['parametersSha256'])
     await reader.run('kubectl delete -k k8s/overlays/kueue')
   }, 1_800_000)
@@ -381,7 +380,7 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
     await cluster.until('the end of the run', () => run('secured').all('done').at(-1)?.['finished'] === true)
     const settings = cluster.kubectl('-n', 'convoy', 'get', 'configmaps', '-o', 'yaml')
     expect(settings).toContain('CONVOY_COORDINATOR: wss://convoy-coordinator:7311')
-    expect(run('secured').lines.at(-1)!['parametersSha256']).toBe((await bare(200))['parametersSha256'])
+    expect(run('secured').all('done').at(-1)!['parametersSha256']).toBe((await bare(200))['parametersSha256'])
   }, 1_800_000)
 
   it('every command of the guide was run', () => {
