@@ -364,7 +364,7 @@ async function sumLeaves(
     const { batch, masks } = current
     // An engine that can begin is given the next leaf before this one is waited for.
     if (more && compiled.begin) current = prepare(leaf + 1)
-    const { loss, correct } = compiled.gradient(batch, masks, summer.buffer())
+    const { loss, correct } = await compiled.gradient(batch, masks, summer.buffer())
     summer.push(loss, correct, batch.count)
     if (more) await hearMessages()
     if (cancelled) return false
@@ -469,7 +469,11 @@ async function evaluate(bench: Bench, plan: Plan, request: Request): Promise<voi
     const count = Math.min(PREDICT_BATCH, work.count - from)
     const [leaf] = plan.leaves
     fill(bench, samples, from, count, request, leaf)
-    plan.compiled.predict(leaf.batch.images, count, logits.subarray(from * classes, (from + count) * classes))
+    await plan.compiled.predict(
+      leaf.batch.images,
+      count,
+      logits.subarray(from * classes, (from + count) * classes),
+    )
     if (from + count < work.count) await hearMessages()
     if (cancelled) return tell({ kind: 'failed', work, why: 'cancelled' })
   }
