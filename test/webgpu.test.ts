@@ -45,19 +45,23 @@ describe('convoy train --engine webgpu', () => {
     expect(new Set(hashes).size).toBe(1)
   })
 
-  it('is not what auto takes where software computes it, and is refused with --gpu', async ({ skip }) => {
-    skip(noVulkan !== undefined, noVulkan)
-    const doctor = new Convoy(['doctor', '--json'], environment)
-    await doctor.ended
-    const found = doctor.lines.filter(({ name }) => String(name).startsWith('WebGPU'))
-    expect(found[0]).toMatchObject({ name: 'WebGPU 0', ok: true })
-    skip(!String(found[0]['text']).includes('the CPU computes'), 'there is a GPU here')
-    const auto = doctor.lines.find(({ name }) => name === 'auto takes')
-    expect(auto?.['text']).not.toMatch(/WebGPU/)
-    const run = train('--engine', 'webgpu', '--gpu', '--workers', '1')
-    expect(await run.ended).toBe(1)
-    expect(run.event('error')).toMatchObject({ code: 'E_ENGINE_GPU' })
-  })
+  it(
+    'is not what auto takes where software computes it, and is refused with --gpu',
+    { timeout: 900_000 },
+    async ({ skip }) => {
+      skip(noVulkan !== undefined, noVulkan)
+      const doctor = new Convoy(['doctor', '--json'], environment)
+      await doctor.ended
+      const found = doctor.lines.filter(({ name }) => String(name).startsWith('WebGPU'))
+      expect(found[0]).toMatchObject({ name: 'WebGPU 0', ok: true })
+      skip(!String(found[0]['text']).includes('the CPU computes'), 'there is a GPU here')
+      const auto = doctor.lines.find(({ name }) => name === 'auto takes')
+      expect(auto?.['text']).not.toMatch(/WebGPU/)
+      const run = train('--engine', 'webgpu', '--gpu', '--workers', '1')
+      expect(await run.ended).toBe(1)
+      expect(run.event('error')).toMatchObject({ code: 'E_ENGINE_GPU' })
+    },
+  )
 })
 
 describe.skipIf(!chromiumPath)(`the webgpu engine in a tab${unless}`, () => {

@@ -25,14 +25,18 @@ const zoo = modelNames.map((name) =>
 )
 const named = (models: ModelSpec[]) => models.map((model) => [model.name, model] as const)
 
+/** A software device compiles each shader for seconds, and on a busy machine for minutes. */
+const SLOW = 900_000
+
 describe.skipIf(noVulkan !== undefined)(
   `the webgpu engine${noVulkan ? ` (skipped: ${noVulkan})` : ''}`,
+  { timeout: SLOW },
   () => {
     let engine: WebgpuEngine
     const warnings: string[] = []
     beforeAll(async () => {
       engine = await createDawnEngine(choice, (text) => warnings.push(text))
-    })
+    }, SLOW)
     afterAll(() => engine.dispose())
     afterEach(() => void (warnings.length = 0))
 
