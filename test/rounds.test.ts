@@ -139,7 +139,7 @@ async function reference(
   const local = sgd(0.9)
   const central = sgd(outer?.[1] ?? 0)
   /** The sum over a batch, on the replica's parameters; `number` is that of the batch in the run. */
-  const gradient = (ids: Uint32Array, epoch: number, number: number) => {
+  const gradient = async (ids: Uint32Array, epoch: number, number: number) => {
     compiled.load(local.parameters)
     gradients.begin(0, Math.ceil(ids.length / 3))
     for (let from = 0; from < ids.length; from += 3) {
@@ -149,7 +149,7 @@ async function reference(
         leaf.add(pixels, dataset.train.labels[sample], { seed: 1, epoch, sample })
       }
       masks.fill({ seed: 1, epoch, step: number, leaf: from / 3 }, leaf.count)
-      const { loss, correct } = compiled.gradient(leaf, masks, gradients.buffer())
+      const { loss, correct } = await compiled.gradient(leaf, masks, gradients.buffer())
       gradients.push(loss, correct, leaf.count)
     }
     return gradients.result()
@@ -165,7 +165,7 @@ async function reference(
         const before = outer ? central.parameters.slice() : local.parameters.slice()
         local.restore(before, none)
         for (let first = 0; first < mine.length; first += batch) {
-          const sum = gradient(mine.subarray(first, first + batch), epoch, number++)
+          const sum = await gradient(mine.subarray(first, first + batch), epoch, number++)
           local.update(sum.gradient, sum.count, 0.02)
         }
         const after = local.parameters.slice()

@@ -29,7 +29,7 @@ async function logitsOf(spec: ModelSpec, weights: Float32Array): Promise<Float32
   const compiled = await engine.compile(spec, COUNT)
   compiled.load(weights)
   const logits = new Float32Array(COUNT * spec.classes)
-  compiled.predict(images, COUNT, logits)
+  await compiled.predict(images, COUNT, logits)
   engine.dispose()
   return logits
 }

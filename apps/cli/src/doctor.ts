@@ -1,6 +1,7 @@
 import { isOffline } from '@convoy/download'
 import type { EngineChoice } from '@convoy/engine'
 import { canFetchOnednn, fasterPrecision, onednnStatus } from '@convoy/engine-onednn'
+import { webgpuAdapters, webgpuIsSetUp } from '@convoy/engine-tfjs'
 import { createEngine } from '@convoy/engines'
 import { asConvoyError } from '@convoy/errors'
 import { spawnSync } from 'node:child_process'
@@ -38,6 +39,21 @@ async function tryEngine(name: string, choice: Partial<EngineChoice>): Promise<F
     const error = asConvoyError(thrown)
     return { name, ok: false, text: error.message, advice: error.remedy }
   }
+}
+
+/** Each adapter of WebGPU, and whether a gradient that it computed is right. */
+async function tryWebgpu(): Promise<Finding[]> {
+  const adapters = webgpuIsSetUp() ? await webgpuAdapters().catch(() => []) : []
+  if (adapters.length === 0) return [await tryEngine('WebGPU', { engine: 'webgpu' })]
+  const findings: Finding[] = []
+  for (const [device, { software }] of adapters.entries()) {
+    const found = await tryEngine(`WebGPU ${device}`, { engine: 'webgpu', device })
+    const by = software ? '; taken only where --engine webgpu asks for it' : ''
+    findings.push(
+      found.ok ? { ...found, text: `${found.text}; a gradient that it computed is right${by}` } : found,
+    )
+  }
+  return findings
 }
 
 /** How this machine gets oneDNN. */
@@ -92,6 +108,7 @@ export async function doctor({ json }: { json?: boolean }): Promise<number> {
   })
   const cudnn = await tryEngine('cuDNN', { engine: 'cudnn' })
   findings.push(cudnn.ok ? { ...cudnn, text: `${cudnn.text}; a gradient that it computed is right` } : cudnn)
+  findings.push(...(await tryWebgpu()))
   if (gpu !== undefined)
     findings.push(await tryEngine('libtensorflow on the GPU', { engine: 'tfjs-tensorflow', gpu: true }))
   for (const tool of ['docker', 'podman']) {

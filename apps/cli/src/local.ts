@@ -115,18 +115,28 @@ interface Plan {
 
 /**
  * How many workers this machine runs, and on how many GPUs: as many as asked for, else one a GPU where they would compute
- * with cudnn, else one a core, or as many as the process's quota and memory allow.
+ * on GPUs, else one a core, or as many as the process's quota and memory allow.
  */
 export async function planWorkers(
   config: EngineConfig & { readonly workers?: number | undefined },
 ): Promise<Plan> {
   const { engine, device, threads, workers } = config
   // Loaded here only: a coordinator's image has no engines.
-  const gpus =
-    engine === 'auto' || engine === 'cudnn' ? (await import('@convoy/engine-cudnn')).cudnnGpus() : 0
+  const gpus = await usableGpus(engine)
   if (workers !== undefined) return { count: workers, gpus }
   if (gpus > 0) return { count: device === undefined ? gpus : 1, gpus }
   const { count, bound } = workersFor(allowance(), threads)
   const note = `${count} here: ${bound} allows no more (--workers N decides)`
   return { count, gpus, ...(bound === undefined ? {} : { note }) }
+}
+
+/** GPUs that local workers take turns on: NVIDIA's, or the first that WebGPU finds, since others may be of another model. */
+async function usableGpus(engine: EngineConfig['engine']): Promise<number> {
+  const asked = (name: string) => engine === 'auto' || engine === name
+  const cudnn = asked('cudnn') ? (await import('@convoy/engine-cudnn')).cudnnGpus() : 0
+  if (cudnn > 0 || !asked('webgpu')) return cudnn
+  return import('@convoy/engine-tfjs').then(
+    async ({ webgpuGpuCount }) => Math.min(1, await webgpuGpuCount()),
+    () => 0,
+  )
 }

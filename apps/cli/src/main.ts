@@ -257,7 +257,7 @@ command('doctor', 'what this machine can run, and how to make it faster').action
 
 const setup = program
   .command('setup')
-  .description('what an engine needs and npm does not bring: onednn, tensorflow')
+  .description('what an engine needs and npm does not bring: onednn, webgpu, tensorflow')
   .exitOverride()
 setup
   .command('onednn')
@@ -268,6 +268,18 @@ setup
   .action(async (options: Common) => {
     const { setUpOnednn } = await import('./setup.ts')
     process.exitCode = await setUpOnednn(options)
+  })
+setup
+  .command('webgpu')
+  .description(
+    "WebGPU (Dawn) for --engine webgpu on any GPU, into the user's cache: 51 MB are fetched, 21 stay",
+  )
+  .option('--json', 'one JSON object a line')
+  .option('--verbose', 'show stack traces and details')
+  .exitOverride()
+  .action(async (options: Common) => {
+    const { setUpWebgpu } = await import('./setup.ts')
+    process.exitCode = await setUpWebgpu(options)
   })
 setup
   .command('tensorflow')

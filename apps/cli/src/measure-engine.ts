@@ -25,7 +25,7 @@ const allCnn = buildModel('all-cnn-c', { input: [32, 32, 3], classes: 10 })
  * Measures an engine on a model in a process of its own: parameters loaded once for every four leaves, masks drawn, the
  * gradient copied out, all counted, as in training.
  */
-async function measure({
+export async function measure({
   engine: choice,
   leaf,
   seconds,
@@ -41,21 +41,21 @@ async function measure({
   const labels = Int32Array.from({ length: leaf }, (_, i) => i % model.classes)
   const logits = new Float32Array(leaf * model.classes)
   let steps = 0
-  const step = () => {
+  const step = async () => {
     if (steps % 4 === 0) compiled.load(parameters)
-    if (forward) compiled.predict(images, leaf, logits)
+    if (forward) await compiled.predict(images, leaf, logits)
     else {
       masks.fill({ seed: 1, epoch: 0, step: steps, leaf: 0 }, leaf)
-      compiled.gradient({ count: leaf, images, labels }, masks, gradient)
+      await compiled.gradient({ count: leaf, images, labels }, masks, gradient)
     }
     steps++
   }
-  step()
+  await step()
   steps = 0
   const leafSeconds: number[] = []
   const start = performance.now()
   for (let now = start; now - start < 1000 * seconds || steps < 1;) {
-    step()
+    await step()
     const before = now
     now = performance.now()
     leafSeconds.push((now - before) / 1000)

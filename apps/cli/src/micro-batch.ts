@@ -25,12 +25,17 @@ export function smallestGood(speeds: ReadonlyMap<number, number>): number {
   return Math.min(...[...speeds].flatMap(([leaf, speed]) => (speed >= GOOD * fastest ? [leaf] : [])))
 }
 
-/** Measures a model's training at each leaf size on this machine's engine. Throws where the smallest cannot be measured. */
+/**
+ * Measures a model's training at each leaf size on this machine's engine. Throws where the smallest cannot be measured.
+ *
+ * @param tooLarge Is told of a size that could not be, and why; larger ones are not tried then.
+ */
 export async function measureLeaves(
   engine: EngineChoice,
   model: ModelSpec,
   sizes: readonly number[],
   progress: (text: string) => void,
+  tooLarge: (text: string) => void,
 ): Promise<Map<number, number>> {
   const speeds = new Map<number, number>()
   const bench = new EngineProcess()
@@ -43,6 +48,7 @@ export async function measureLeaves(
   } catch (error) {
     // A larger one does not fit a GPU's memory.
     if (speeds.size === 0) throw error
+    tooLarge(`leaves of more than ${[...speeds.keys()].at(-1)} samples: ${(error as Error).message}`)
   } finally {
     bench.close()
   }

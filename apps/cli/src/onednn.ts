@@ -57,7 +57,11 @@ async function hasOther(): Promise<boolean> {
     ({ cudnnGpus }) => cudnnGpus(),
     () => 0,
   )
-  return gpus > 0
+  if (gpus > 0) return true
+  return import('@convoy/engine-tfjs').then(
+    async ({ webgpuGpuCount }) => (await webgpuGpuCount()) > 0,
+    () => false,
+  )
 }
 
 /** Does something while oneDNN is being fetched, and gives up fetching where that fails. */

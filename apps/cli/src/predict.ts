@@ -99,7 +99,7 @@ export async function predict(paths: readonly string[], given: Given, options: O
     const pixels = await Promise.all(
       batch.map((file) => decodeFile(file, model.input[0]).catch((error: unknown) => asConvoyError(error))),
     )
-    batch.forEach((file, i) => {
+    for (const [i, file] of batch.entries()) {
       const decoded = pixels[i]
       if (decoded instanceof ConvoyError) {
         failed = true
@@ -107,12 +107,12 @@ export async function predict(paths: readonly string[], given: Given, options: O
         if (options.json)
           process.stdout.write(`${JSON.stringify({ event: 'error', file, code, message, remedy })}\n`)
         else display.say(`${file.padEnd(widest)}  ${code}: ${message}`)
-        return
+        continue
       }
       const image = images.subarray(i * size, (i + 1) * size)
       filler.fill(decoded, undefined, image)
       // One by one: so the answer for an image is the same whatever it is asked with.
-      compiled.predict(image, 1, logits)
+      await compiled.predict(image, 1, logits)
       const ranked = probabilities(model.head, logits, 0, model.classes)
         .map((probability, k) => ({ label: classes[k], probability }))
         .sort((a, b) => b.probability - a.probability)
@@ -123,7 +123,7 @@ export async function predict(paths: readonly string[], given: Given, options: O
         const shown = ranked.map(({ label, probability }) => `${label} ${percent(probability)}`).join(', ')
         display.say(`${file.padEnd(widest)}  ${shown}`)
       }
-    })
+    }
   }
   engine.dispose()
   return failed ? EXIT.failed : EXIT.done

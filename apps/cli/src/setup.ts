@@ -81,6 +81,28 @@ export async function setUpOnednn({ json }: { json?: boolean }): Promise<number>
   return EXIT.done
 }
 
+/** `convoy setup webgpu`: Dawn into the user's cache, and a gradient computed with it where there is an adapter. */
+export async function setUpWebgpu({ json }: { json?: boolean }): Promise<number> {
+  const display = new Display(styleFor(json), process.stdout)
+  const done = await tfjs.setUpWebgpu({ progress: (text) => display.progress(text), timeout: PATIENCE })
+  const adapters = await tfjs.webgpuAdapters()
+  if (adapters.length === 0) {
+    // On such a machine an image is built, say: the set-up is whole all the same.
+    const noGpu = 'no adapter: Vulkan and a driver are missing; ./convoy doctor says more'
+    if (json) process.stdout.write(`${JSON.stringify({ event: 'setup', ...done, noGpu })}\n`)
+    else display.say(`${done.already ? 'is set up' : 'set up'} in ${done.folder}; ${noGpu}`)
+    return EXIT.done
+  }
+  display.progress('computing gradients with it')
+  try {
+    const measured = await tryOut('webgpu')
+    tell({ ...done, from: 'the npm package webgpu' }, measured, json ? done : undefined, display)
+  } catch (error) {
+    throw doesNotRun('WebGPU', done.folder, error)
+  }
+  return EXIT.done
+}
+
 /** `convoy setup tensorflow`: libtensorflow into the user's cache, and a gradient computed with it to see that it runs. */
 export async function setUpTensorflow(options: {
   json?: boolean

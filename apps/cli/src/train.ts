@@ -174,8 +174,12 @@ async function fastLeaf(
   // In a round, whoever computes has a replica's batches to itself.
   const sizes = leafSizes(batch, config.replicas === undefined ? count : 1, gpus > 0)
   const choice = { engine, precision, threads, device, gpu }
-  const speeds = await measureLeaves(choice, modelFor(config, dataset), sizes, (text) =>
-    display.progress(text),
+  const speeds = await measureLeaves(
+    choice,
+    modelFor(config, dataset),
+    sizes,
+    (text) => display.progress(text),
+    (text) => display.say(text),
   )
   const leaf = smallestGood(speeds)
   const table = [...speeds].map(([size, speed]) => `${size}: ${speed.toFixed(0)}`).join(', ')

@@ -171,7 +171,11 @@ async function evaluate(task: Task): Promise<void> {
     const count = Math.min(PREDICT_BATCH, work.count - from)
     const [leaf] = plan.leaves
     task.fill(from, count, leaf)
-    plan.compiled.predict(leaf.batch.images, count, logits.subarray(from * classes, (from + count) * classes))
+    await plan.compiled.predict(
+      leaf.batch.images,
+      count,
+      logits.subarray(from * classes, (from + count) * classes),
+    )
     if (from + count < work.count) await hearMessages()
     if (task.cancelled) return tell({ kind: 'failed', work, why: 'cancelled' })
   }

@@ -19,7 +19,10 @@ export const engineSchema = z.object({
     .min(0)
     .max(1023)
     .optional()
-    .meta({ description: 'which NVIDIA GPU, from 0 (default: 0; local workers take turns)', unit: 'N' }),
+    .meta({
+      description: 'which GPU, from 0, as doctor lists them (default: 0; local workers take turns)',
+      unit: 'N',
+    }),
   gpu: z.boolean().default(false).meta({ description: 'refuse to compute on anything but a GPU' }),
 })
 

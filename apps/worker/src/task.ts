@@ -98,7 +98,7 @@ export class Task {
       const { batch, masks } = current
       // An engine that can begin is given the next leaf before this one is waited for.
       if (more && compiled.begin) current = prepare(leaf + 1)
-      const { loss, correct } = compiled.gradient(batch, masks, summer.buffer())
+      const { loss, correct } = await compiled.gradient(batch, masks, summer.buffer())
       summer.push(loss, correct, batch.count)
       if (more) await hearMessages()
       if (this.cancelled) return false

@@ -1,10 +1,8 @@
 import { ConvoyError } from '@convoy/errors'
 import { parameterLayout, trainedLayout, type ModelSpec } from '@convoy/model'
 import {
-  differences,
-  drawLeaf,
+  checkGradient,
   Plans,
-  referenceGradient,
   type CompiledModel,
   type DropoutMasks,
   type Engine,
@@ -48,7 +46,7 @@ export async function createCudnnEngine(options: CudnnOptions): Promise<CudnnEng
         'Use --precision float32 or auto.',
       )
     }
-    await checkItself(engine, precision)
+    await checkGradient(engine, TOLERANCE[precision])
   } catch (error) {
     engine.dispose()
     throw error
@@ -56,55 +54,8 @@ export async function createCudnnEngine(options: CudnnOptions): Promise<CudnnEng
   return engine
 }
 
-/** How far off a right gradient may be, of the small network below. A wrong one is off by tenths. */
+/** How far off a right gradient of the trial may be. */
 const TOLERANCE: Record<Precision, number> = { float32: 1e-4, tf32: 1e-2, bf16: 5e-2 }
-
-/** Small, and with all that All-CNN-C has. Rounding turns few ReLUs over, since it is not deep. */
-const trial: ModelSpec = {
-  name: 'trial',
-  input: [12, 10, 3],
-  layers: [
-    { kind: 'dropout', rate: 0.2 },
-    { kind: 'conv2d', name: 'a', filters: 32, kernel: [3, 3], stride: [1, 1], padding: 'same' },
-    { kind: 'relu' },
-    { kind: 'conv2d', name: 'b', filters: 48, kernel: [3, 3], stride: [2, 2], padding: 'same' },
-    { kind: 'relu' },
-    { kind: 'dropout', rate: 0.5 },
-    { kind: 'conv2d', name: 'c', filters: 10, kernel: [1, 1], stride: [1, 1], padding: 'same' },
-    { kind: 'globalAveragePool' },
-  ],
-  head: 'softmax',
-  classes: 10,
-}
-
-/**
- * Holds a gradient against the float64 reference, and against itself when it is computed again: the first time it is
- * computed call by call, then as a recorded graph. Throws E_ENGINE_GPU where it is wrong or not the same bits.
- */
-export async function checkItself(engine: Engine, precision: Precision): Promise<void> {
-  const { parameters, batch, masks } = drawLeaf(trial, 8, 1)
-  const expected = referenceGradient(trial, parameters, batch, masks)
-  const compiled = await engine.compile(trial, batch.count)
-  compiled.load(parameters)
-  const [first, ...others] = [1, 2, 3].map(() => {
-    const gradient = new Float32Array(parameters.length)
-    return { gradient, ...compiled.gradient(batch, masks, gradient) }
-  })
-  compiled.dispose()
-  const off = differences(first.gradient, expected.gradient).relative
-  const lossOff = Math.abs(first.loss / expected.loss - 1)
-  const same = others.every(
-    ({ gradient, loss }) => loss === first.loss && gradient.every((value, i) => value === first.gradient[i]),
-  )
-  if (off <= TOLERANCE[precision] && lossOff <= TOLERANCE[precision] && same) return
-  throw new ConvoyError(
-    'E_ENGINE_GPU',
-    same
-      ? `the GPU computes a wrong gradient: it is ${off.toExponential(1)} off, the loss ${lossOff.toExponential(1)}, and ${TOLERANCE[precision]} is allowed`
-      : 'the GPU computes another gradient each time',
-    'Use another --engine, and report this with what `convoy doctor` prints.',
-  )
-}
 
 export class CudnnEngine implements Engine {
   readonly numerics: NumericsClass

@@ -7,7 +7,8 @@ import type { Backend } from './backend.ts'
  *
  * TensorFlow.js is loaded here: that takes a third of a second, which who only sets it up need not spend.
  */
-export async function createEngine({ engine, precision, threads, gpu }: EngineChoice): Promise<Engine> {
+export async function createEngine(choice: EngineChoice): Promise<Engine> {
+  const { engine, precision, threads, gpu } = choice
   const backend = engine.replace('tfjs-', '') as Backend
   if (precision === 'bf16' || precision === 'tf32') {
     throw new ConvoyError(
@@ -16,6 +17,7 @@ export async function createEngine({ engine, precision, threads, gpu }: EngineCh
       'Use --precision float32, or another --engine.',
     )
   }
+  if (engine === 'webgpu') return (await import('./dawn.ts')).createDawnEngine(choice)
   if (threads !== 1 && backend !== 'tensorflow') {
     throw new ConvoyError(
       'E_ENGINE',

@@ -1,4 +1,7 @@
 export { createEngine } from './create.ts'
+export { webgpuAdapters, webgpuGpuCount, webgpuIsSetUp } from './dawn.ts'
+export type { FoundAdapter } from './dawn.ts'
 export { tensorflowIsSetUp } from './libtensorflow.ts'
 export { setUpTensorflow } from './setup.ts'
 export type { SetupOptions, SetupResult } from './setup.ts'
+export { setUpWebgpu } from './webgpu-setup.ts'

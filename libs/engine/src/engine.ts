@@ -67,8 +67,13 @@ export interface CompiledModel {
    * @param batch At most `maxBatch` samples.
    * @param masks As `DropoutMasks`; a pure function of them and the batch, whatever was computed before.
    * @param into Receives the flat float32 gradient in the model's `trainedLayout`.
+   * @returns At once, or when a device that can only be waited for is done; one call at a time, then.
    */
-  gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult
+  gradient(
+    batch: LabelledImages,
+    masks: DropoutMasks,
+    into: Float32Array,
+  ): GradientResult | Promise<GradientResult>
   /**
    * Begins with a leaf whose gradient will be asked for next, or after the one that was begun before it, with the same
    * `batch`: what an engine with a device of its own has, so that the device is never idle while the caller does its part.
@@ -82,7 +87,7 @@ export interface CompiledModel {
    * @param count How many images, whatever `maxBatch`; up to `PREDICT_BATCH` at a time is fastest.
    * @param into Receives float32 [count, classes].
    */
-  predict(images: Float32Array, count: number, into: Float32Array): void
+  predict(images: Float32Array, count: number, into: Float32Array): void | Promise<void>
   dispose(): void
 }
 

@@ -8,7 +8,7 @@ export interface EngineChoice {
   readonly precision: 'auto' | 'float32' | 'tf32' | 'bf16'
   /** Of the CPU; a GPU has no use for them. */
   readonly threads: number
-  /** Which NVIDIA GPU, from 0, where the engine is cudnn. */
+  /** Which GPU, from 0, where the engine is cudnn or webgpu. */
   readonly device: number
   /** Refuse anything but a GPU. */
   readonly gpu: boolean

@@ -7,6 +7,7 @@ describe('engineNames', () => {
     expect(engineNames).toEqual([
       'auto',
       'cudnn',
+      'webgpu',
       'onednn',
       'tfjs',
       'tfjs-wasm',

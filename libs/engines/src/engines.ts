@@ -17,6 +17,17 @@ const vendors = [
     create: async (choice) => (await import('@convoy/engine-cudnn')).createCudnnEngine(choice),
   },
   {
+    names: ['webgpu'],
+    onGpu: ['webgpu'],
+    onCpu: [],
+    gpuCount: () =>
+      import('@convoy/engine-tfjs').then(
+        ({ webgpuGpuCount }) => webgpuGpuCount(),
+        () => 0,
+      ),
+    create: async (choice) => (await import('@convoy/engine-tfjs')).createEngine(choice),
+  },
+  {
     names: ['onednn'],
     onGpu: [],
     onCpu: ['onednn'],
