@@ -1,6 +1,6 @@
-import { checksum, download, isOffline } from '@convoy/download'
+import { checksum, download, isOffline, makeFolder } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
-import { mkdir, rename, rm, stat } from 'node:fs/promises'
+import { rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 
 /** The official archive: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. */
@@ -37,7 +37,7 @@ export async function fetchArchive(options: FetchOptions): Promise<string> {
   const again = isOffline(environment) ? 'Leave offline mode' : 'Run again to go on where it stopped'
   const remedy = `${again}; or put the file at ${file} yourself; or use --data FOLDER or --data synthetic.`
   try {
-    await mkdir(directory, { recursive: true })
+    await makeFolder(directory)
     await download({ what: 'CIFAR-10', url, partial, timeout, progress, environment })
   } catch (error) {
     if (isOfDisk(error)) throw refusedByDisk(error as Error, directory)
@@ -56,7 +56,8 @@ export async function fetchArchive(options: FetchOptions): Promise<string> {
   return file
 }
 
-const DISK = /\b(EACCES|EPERM|EROFS|ENOSPC|EDQUOT|ENOTDIR)\b/
+// Below /proc a folder that cannot be made is not there.
+const DISK = /\b(ENOENT|EACCES|EPERM|EROFS|ENOSPC|EDQUOT|ENOTDIR)\b/
 
 /** Whether it was the disk that refused, and not the network. */
 function isOfDisk(error: unknown): boolean {
