@@ -31,6 +31,18 @@ describe.skipIf(!git)('a checkout (skipped without a git repository)', { timeout
       expect(readFileSync(path.join(where, file), 'utf8')).not.toContain('\r')
   })
 
+  it("answers npx nx itself where nothing is installed, and fetches no other project's", () => {
+    const where = path.join(folder, 'bare')
+    execFileSync('git', ['clone', '-q', root, where])
+    const { stdout, stderr, status } = spawnSync('npx', ['nx', '--version'], {
+      cwd: where,
+      encoding: 'utf8',
+      env: { ...process.env, npm_config_offline: 'true', npm_config_cache: path.join(folder, 'no-cache') },
+    })
+    expect(stdout + stderr).toMatch(/^installing packages[^]*^E_INSTALL/m)
+    expect(status).toBe(1)
+  })
+
   it('says so where the path has a #, below which the page cannot be built', () => {
     const { text, status } = checkOut('issue #18')
     expect(text).toMatch(/^E_BUILD: .*issue #18\n.*without #/m)

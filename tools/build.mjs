@@ -1,29 +1,37 @@
 // Builds into dist/: the programs with esbuild (workspace packages inside, npm packages outside), the page with Vite.
 import { build } from 'esbuild'
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readdirSync, rmSync } from 'node:fs'
+import { readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { brotliCompressSync, gzipSync } from 'node:zlib'
+import { promisify } from 'node:util'
+import { brotliCompress, gzip } from 'node:zlib'
 import { build as buildPage } from 'vite'
 import { npmPackages } from './packages.mjs'
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
 
 /** Writes every file of a folder compressed beside it, so that serving costs nothing. */
-function compress(folder) {
-  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile()) continue
-    const file = path.join(entry.parentPath, entry.name)
-    const bytes = readFileSync(file)
-    writeFileSync(`${file}.br`, brotliCompressSync(bytes))
-    writeFileSync(`${file}.gz`, gzipSync(bytes, { level: 9 }))
-  }
+async function compress(folder) {
+  const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) =>
+    entry.isFile(),
+  )
+  await Promise.all(
+    files.map(async (entry) => {
+      const file = path.join(entry.parentPath, entry.name)
+      const bytes = await readFile(file)
+      await Promise.all([
+        promisify(brotliCompress)(bytes).then((smaller) => writeFile(`${file}.br`, smaller)),
+        promisify(gzip)(bytes, { level: 9 }).then((smaller) => writeFile(`${file}.gz`, smaller)),
+      ])
+    }),
+  )
 }
 
 /** Builds everything into a folder, which is emptied first. */
 async function buildAll(outdir) {
   rmSync(outdir, { recursive: true, force: true })
-  await build({
+  const programs = build({
     absWorkingDir: root,
     entryPoints: {
       convoy: 'apps/cli/src/main.ts',
@@ -41,7 +49,7 @@ async function buildAll(outdir) {
     sourcemap: true,
     logLevel: 'warning',
   })
-  await buildPage({
+  const page = buildPage({
     configFile: false,
     root: path.join(root, 'apps', 'dashboard'),
     // Relative, so that the page can stand behind a path prefix of a proxy.
@@ -58,7 +66,8 @@ async function buildAll(outdir) {
       chunkSizeWarningLimit: 1_000,
     },
   })
-  compress(path.join(outdir, 'dashboard'))
+  await Promise.all([programs, page])
+  await compress(path.join(outdir, 'dashboard'))
 }
 
 try {

@@ -1,52 +1,19 @@
 // What `./convoy` runs: installs and builds where that is due, then runs the program.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fail, install } from './install.mjs'
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
-const installedStamp = path.join(root, 'node_modules', '.convoy-installed')
 const dist = path.join(root, 'dist')
 /** Builds that are kept: a run that started from an older one may still start workers from it. */
 const KEPT_BUILDS = 3
 
-function say(text) {
-  process.stderr.write(`${text}\n`)
-}
-
-function fail(code, message, remedy) {
-  say(`${code}: ${message}\n  ${remedy}`)
-  process.exit(1)
-}
-
-const read = (file) => (existsSync(file) ? readFileSync(file, 'utf8') : '')
-
-/** Installs the locked packages unless just these are installed. */
-function install() {
-  const wanted = createHash('sha256')
-    .update(read(path.join(root, 'package-lock.json')))
-    .digest('hex')
-  if (read(installedStamp) === wanted) return
-  say('installing packages (once, about a minute) …')
-  const npm = spawnSync('npm', ['ci', '--no-fund', '--no-audit', '--loglevel=error'], {
-    cwd: root,
-    stdio: ['ignore', 2, 2],
-    shell: process.platform === 'win32',
-  })
-  if (npm.status !== 0) {
-    fail(
-      'E_INSTALL',
-      'npm could not install the packages; its message is above',
-      'Check that npm reaches its registry (npm ping) and that this folder is writable, then run the same command again.',
-    )
-  }
-  writeFileSync(installedStamp, wanted)
-}
-
-/** Names, sizes and times of all sources: changes with any edit, and takes milliseconds. */
-function fingerprint() {
-  const hash = createHash('sha256').update(read(installedStamp))
+/** What is locked, and names, sizes and times of all sources: changes with any edit, and takes milliseconds. */
+function fingerprint(locked) {
+  const hash = createHash('sha256').update(locked)
   const visit = (folder) => {
     for (const entry of readdirSync(folder, { withFileTypes: true }).sort((a, b) =>
       a.name < b.name ? -1 : 1,
@@ -65,8 +32,8 @@ function fingerprint() {
 }
 
 /** Builds unless there is a build of just these sources, and returns its folder. */
-function build() {
-  const folder = path.join(dist, fingerprint().slice(0, 16))
+function build(locked) {
+  const folder = path.join(dist, fingerprint(locked).slice(0, 16))
   if (existsSync(folder)) return folder
   if (/[#?]/.test(root)) {
     fail(
@@ -75,7 +42,7 @@ function build() {
       'Move it to a path without # and ?.',
     )
   }
-  say('building …')
+  process.stderr.write('building …\n')
   const unfinished = `${folder}.${process.pid}`
   try {
     // In a process of its own: what building takes of memory would stay with the program.
@@ -105,8 +72,9 @@ function build() {
   }
 }
 
-install()
-if (process.argv[2] === 'test') {
+const test = process.argv[2] === 'test'
+const locked = install(test)
+if (test) {
   const rest = process.argv.slice(3)
   try {
     execFileSync(process.execPath, [path.join(root, 'tools', 'test.mjs'), ...rest], {
@@ -117,7 +85,7 @@ if (process.argv[2] === 'test') {
     process.exit(error.status ?? 1)
   }
 } else {
-  const program = path.join(build(), 'convoy.mjs')
+  const program = path.join(build(locked), 'convoy.mjs')
   process.argv[1] = program
   await import(pathToFileURL(program).href)
 }

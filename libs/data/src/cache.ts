@@ -1,5 +1,6 @@
+import { makeFolder } from '@convoy/download'
 import { createHash } from 'node:crypto'
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { makeDataset, type Dataset } from './dataset.ts'
 
@@ -94,7 +95,7 @@ export async function writeCached(directory: string, key: string, dataset: Datas
   )
   const file = fileOf(directory, key)
   const temporary = `${file}.${process.pid}.tmp`
-  await mkdir(path.dirname(file), { recursive: true })
+  await makeFolder(path.dirname(file))
   try {
     await writeFile(temporary, Buffer.concat([line, padding, ...parts]))
     await rename(temporary, file)

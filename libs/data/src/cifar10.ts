@@ -1,6 +1,6 @@
-import { checksum, download, isOffline, withoutCredentials } from '@convoy/download'
+import { checksum, download, isOffline, makeFolder, withoutCredentials } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
-import { mkdir, rename, rm, stat } from 'node:fs/promises'
+import { rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 
 /** The official archive: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. */
@@ -50,7 +50,7 @@ export async function fetchPinned(pinned: Pinned, options: FetchOptions): Promis
   const again = isOffline(environment) ? 'Leave offline mode' : 'Run again to go on where it stopped'
   const remedy = `${again}; or put the file at ${file} yourself; or use --data FOLDER or --data synthetic.`
   try {
-    await mkdir(directory, { recursive: true })
+    await makeFolder(directory)
     await download({ what, url, partial, timeout, progress, environment })
   } catch (error) {
     if (isOfDisk(error)) throw refusedByDisk(error as Error, directory)
@@ -69,7 +69,8 @@ export async function fetchPinned(pinned: Pinned, options: FetchOptions): Promis
   return file
 }
 
-const DISK = /\b(EACCES|EPERM|EROFS|ENOSPC|EDQUOT|ENOTDIR)\b/
+// Below /proc a folder that cannot be made is not there.
+const DISK = /\b(ENOENT|EACCES|EPERM|EROFS|ENOSPC|EDQUOT|ENOTDIR)\b/
 
 /** Whether it was the disk that refused, and not the network. */
 export function isOfDisk(error: unknown): boolean {

@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises'
+import { makeFolder } from './folder.ts'
 
 /** How often to look whether the other process is done, in milliseconds. */
 const LOOK = 500
@@ -10,7 +10,7 @@ const LOOK = 500
  * @param waiting Called while another has the lock.
  */
 export async function alone<T>(folder: string, waiting: () => void, act: () => Promise<T>): Promise<T> {
-  await mkdir(folder, { recursive: true })
+  await makeFolder(folder)
   // Loaded here only: it listens to signals and to the end of the process.
   const { lock } = (await import('proper-lockfile')).default
   for (;;) {

@@ -1,9 +1,9 @@
 import { createWriteStream } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
 import { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { Entry, ZipFile } from 'yauzl'
+import { makeFolder } from './folder.ts'
 
 /**
  * Unpacks some files of a zip archive whose checksum was found right.
@@ -37,7 +37,7 @@ async function extract(
   target: string,
   progress: (text: string) => void,
 ): Promise<void> {
-  await mkdir(path.dirname(target), { recursive: true })
+  await makeFolder(path.dirname(target))
   const { uncompressedSize: total } = entry
   const started = performance.now()
   let done = 0

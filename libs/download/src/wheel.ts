@@ -1,9 +1,10 @@
 import { ConvoyError } from '@convoy/errors'
 import { existsSync, readFileSync } from 'node:fs'
-import { mkdir, rename, rm } from 'node:fs/promises'
+import { rename, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import path from 'node:path'
 import { checksum, download, fetchReason } from './download.ts'
+import { makeFolder } from './folder.ts'
 import { loadFetch, request, withoutCredentials } from './request.ts'
 
 /** Fetches wheels, which are the registries' only archives of many libraries in C. No Python is needed. */
@@ -31,7 +32,7 @@ export async function fetchWheel(wheel: Wheel, folder: string, options: FetchWhe
   const page = `${pipIndex(options.environment)}/${project}/`
   const partial = `${target}.part`
   try {
-    await mkdir(folder, { recursive: true })
+    await makeFolder(folder)
     const url = await wheelAddress(page, file, options)
     await download({ ...options, what: file.split('-').slice(0, 2).join(' '), url, partial })
   } catch (error) {

@@ -1,4 +1,4 @@
-import { fetchWheel, request, unzip, type Wheel } from '@convoy/download'
+import { fetchWheel, makeFolder, request, unzip, type Wheel } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
@@ -84,7 +84,7 @@ export async function setUpTensorflow(options: SetupOptions): Promise<SetupResul
   const own = from === 'package' || (from === 'auto' && (await packageAnswers(gpu, environment)))
   // What is missing is told before hundreds of megabytes are fetched.
   if (!own) checkForWheel(gpu, environment)
-  await mkdir(folder, { recursive: true })
+  await makeFolder(folder)
   await rm(record, { force: true })
   await writeFile(path.join(folder, 'package.json'), '{ "private": true }\n')
   progress(`installing ${name} ${TFJS_NODE}`)

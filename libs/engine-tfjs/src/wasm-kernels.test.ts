@@ -80,3 +80,42 @@ describe('the gradients of a convolution on wasm', () => {
     expect(differences(gradients[1], gradients[0]).relative).toBeLessThan(1e-5)
   })
 })
+
+describe('the gradient of max-pooling on wasm', () => {
+  beforeAll(async () => {
+    await prepareBackend('cpu', false)
+    await prepareBackend('wasm', false)
+  })
+
+  it('is that of the cpu backend, whatever the signs and the geometry', () => {
+    fc.assert(
+      fc.property(geometries, fc.double({ min: -1, max: 1, noNaN: true }), (drawn, middle) => {
+        const { count, input, kernel: filterSize, strides, pad, seed } = drawn
+        const shape: [number, number, number, number] = [count, ...input]
+        const { outShape } = tf.backend_util.computePool2DInfo(shape, filterSize, strides, 1, pad)
+        // Whole sixteenths: windows have equal pixels, and sums have no rounding.
+        const draw = (of: number[], offset: number, around: number) =>
+          Array.from(
+            tf.randomUniform(of, -1, 1, 'float32', seed + offset).dataSync(),
+            (value) => Math.round(16 * (value + around)) / 16,
+          )
+        const on = (backend: string, values: number[][]) => {
+          void tf.setBackend(backend)
+          return tf.tidy(() => {
+            const [x, dy] = [tf.tensor(values[0], shape), tf.tensor(values[1], outShape)]
+            const output = tf.maxPool(x as tf.Tensor4D, filterSize, strides, pad)
+            const attributes = { filterSize, strides, pad }
+            return tf
+              .engine()
+              .runKernel<tf.Tensor>('MaxPoolGrad', { dy, input: x, output }, attributes)
+              .dataSync()
+          })
+        }
+        void tf.setBackend('cpu')
+        const values = tf.tidy(() => [draw(shape, 0, middle), draw(outShape, 1, 0)])
+        expect(on('wasm', values)).toEqual(on('cpu', values))
+      }),
+      { numRuns: 60 },
+    )
+  })
+})

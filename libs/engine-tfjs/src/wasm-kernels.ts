@@ -2,8 +2,8 @@ import * as tf from '@tensorflow/tfjs-core'
 import type { BackendWasm } from '@tensorflow/tfjs-backend-wasm'
 
 /**
- * The gradients of a convolution on the wasm backend, done by its fast forward convolution (XNNPACK). The backend has no
- * kernel for weight gradients, and its kernel for input gradients does a tenth of the forward one's speed.
+ * The gradients of a convolution and of max-pooling on the wasm backend. Convolutions' are done by its fast forward
+ * convolution (XNNPACK). The backend has no kernel for weight gradients, and its kernel for input gradients does a tenth of the forward one's speed.
  *
  * Both lay their operands out anew, straight in wasm memory, which takes a few per cent of the time: the backend's
  * kernels for transposing, reversing, padding and slicing took a third.
@@ -21,6 +21,11 @@ interface Geometry {
   readonly dataFormat?: 'NHWC' | 'NCHW'
 }
 type Shape4 = [number, number, number, number]
+interface PoolGeometry {
+  readonly filterSize: number | [number, number]
+  readonly strides: number | [number, number]
+  readonly pad: 'same' | 'valid' | number
+}
 interface KernelArguments {
   readonly inputs: Record<string, tf.TensorInfo>
   readonly attrs: unknown
@@ -42,6 +47,10 @@ export function registerWasmKernels(): void {
     const { inputShape, ...geometry } = attrs as Geometry & { inputShape: Shape4 }
     return inputGradient(backend as BackendWasm, inputs['dy'], inputs['filter'], inputShape, geometry)
   })
+  // The backend's own takes no pixel below 0 for the largest of its window.
+  register('MaxPoolGrad', ({ inputs, attrs, backend }) =>
+    maxPoolGradient(backend as BackendWasm, inputs['input'], inputs['dy'], attrs as PoolGeometry),
+  )
   // The backend's own copies the values.
   register('Identity', ({ inputs: { x }, backend }) => {
     ;(backend as BackendWasm).incRef(x.dataId)
@@ -243,4 +252,43 @@ function inputGradient(
     }
   }
   return out!
+}
+
+/** dX of max-pooling: each window's dY goes to its largest pixel, of equal ones to the first, as on the cpu backend. */
+function maxPoolGradient(
+  backend: BackendWasm,
+  x: tf.TensorInfo,
+  dy: tf.TensorInfo,
+  { filterSize, strides, pad }: PoolGeometry,
+): tf.TensorInfo {
+  const info = tf.backend_util.computePool2DInfo(x.shape as Shape4, filterSize, strides, 1, pad)
+  const { inHeight, inWidth, outHeight, outWidth, inChannels, padInfo } = info
+  const out = backend.makeOutput(x.shape, 'float32')
+  const [from, gradients, to] = [x, dy, out].map((tensor) => view(backend, tensor))
+  to.fill(0)
+  let at = 0
+  for (let n = 0; n < info.batchSize; n++) {
+    for (let y = 0; y < outHeight; y++) {
+      const top = y * info.strideHeight - padInfo.top
+      const bottom = Math.min(inHeight, top + info.filterHeight)
+      for (let place = 0; place < outWidth; place++) {
+        const left = place * info.strideWidth - padInfo.left
+        const right = Math.min(inWidth, left + info.filterWidth)
+        for (let channel = 0; channel < inChannels; channel++) {
+          let largest = -Infinity
+          let taken = -1
+          for (let row = Math.max(0, top); row < bottom; row++) {
+            for (let column = Math.max(0, left); column < right; column++) {
+              const pixel = ((n * inHeight + row) * inWidth + column) * inChannels + channel
+              if (taken >= 0 && !(from[pixel] > largest)) continue
+              largest = from[pixel]
+              taken = pixel
+            }
+          }
+          to[taken] += gradients[at++]
+        }
+      }
+    }
+  }
+  return out
 }

@@ -114,6 +114,7 @@ export const kinds: Record<string, LayerSpec[]> = {
   'dropout on the input': [dropout(0.2), convolve('a', 24), relu, convolve('b', 10), average],
   'max-pooling after ReLU': [convolve('a', 24), relu, pool('maxPool'), convolve('b', 10), average],
   'max-pooling before ReLU': [convolve('a', 24), pool('maxPool'), relu, convolve('b', 10), average],
+  'max-pooling without ReLU': [convolve('a', 24), pool('maxPool'), convolve('b', 10), average],
   'max-pooling, valid': [
     convolve('a', 24),
     relu,
