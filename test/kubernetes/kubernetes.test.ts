@@ -365,7 +365,7 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
     cluster.kubectl('-n', 'convoy', 'delete', 'job', 'convoy-worker')
     const done = followed().all('done').at(-1)!
     expect((await bare(200))['parametersSha256']).toBe(done['parametersSha256'])
-    await reader.run('kubectl delete -k k8s/overlays/kueue')
+    await reader.run('kubectl delete -k k8s/overlays/kueue --ignore-not-found')
   }, 1_800_000)
 
   it('workers and coordinator speak TLS', async () => {
