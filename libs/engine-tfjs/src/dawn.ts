@@ -1,7 +1,7 @@
 import { cacheDirectory } from '@convoy/download'
 import type { EngineChoice } from '@convoy/engine'
 import { ConvoyError } from '@convoy/errors'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import type { WebgpuAdapter, WebgpuEngine } from './webgpu.ts'
@@ -97,11 +97,35 @@ const nothing = () =>
   )
 
 /**
+ * Whether a driver of Vulkan is installed, where the loader looks for its manifest (Khronos, "LoaderDriverInterface"). Without
+ * one Dawn finds nothing, and writes of it on standard error whenever it is asked.
+ */
+export function hasVulkanDriver(environment: NodeJS.ProcessEnv = process.env): boolean {
+  if (environment['VK_DRIVER_FILES'] || environment['VK_ICD_FILENAMES']) return true
+  const { HOME = '', XDG_CONFIG_HOME, XDG_CONFIG_DIRS, XDG_DATA_HOME, XDG_DATA_DIRS } = environment
+  const folders = [
+    XDG_CONFIG_HOME || path.join(HOME, '.config'),
+    ...(XDG_CONFIG_DIRS || '/etc/xdg').split(':'),
+    '/etc',
+    XDG_DATA_HOME || path.join(HOME, '.local/share'),
+    ...(XDG_DATA_DIRS || '/usr/local/share:/usr/share').split(':'),
+  ]
+  return folders.some((folder) => {
+    try {
+      return readdirSync(path.join(folder, 'vulkan/icd.d')).some((name) => name.endsWith('.json'))
+    } catch {
+      return false
+    }
+  })
+}
+
+/**
  * What Dawn finds, the GPUs first and software last; the first is what WebGPU itself would take for speed. Empty where there is
  * none. Throws as `loadDawn` does.
  */
 export async function webgpuAdapters(): Promise<FoundAdapter[]> {
   const { dawn } = loadDawn()
+  if (process.platform === 'linux' && !hasVulkanDriver()) return []
   const preferred = (await dawn.create([]).requestAdapter({ powerPreference: 'high-performance' })) as
     (GPUAdapter & { info: GPUAdapterInfo }) | null
   if (!preferred) return []
