@@ -82,5 +82,6 @@ export function optionsOf(seed: number, batchSize: number): string[] {
     ...one([], ['--cutout', '10']),
     ...one([], ['--bias-rate', '0.3']),
     ...one([], ['--replicas', '4', '--local-steps', '2', '--batch-size', String(batchSize / 8)]),
+    ...one([], ['--wire', 'bf16'], ['--wire', 'int8', '--down', 'bf16']),
   ]
 }

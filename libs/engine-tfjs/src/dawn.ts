@@ -147,7 +147,7 @@ export async function webgpuAdapters(): Promise<FoundAdapter[]> {
 
 /** How many GPUs, not counting software. Never throws. */
 export async function webgpuGpuCount(): Promise<number> {
-  if (!webgpuIsSetUp()) return 0
+  if (!webgpuIsSetUp() || (process.platform === 'linux' && !hasVulkanDriver())) return 0
   return webgpuAdapters().then(
     (adapters) => adapters.filter(({ software }) => !software).length,
     () => 0,

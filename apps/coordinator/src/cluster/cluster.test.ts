@@ -323,3 +323,12 @@ describe('workers that come, go, are late and are cancelled', () => {
     )
   })
 })
+
+it('says nothing of workers that come and go once it is closed', () => {
+  const early = member('early')
+  cluster.join(early)
+  cluster.dispose()
+  cluster.join(member('late'))
+  cluster.leave(early, 'connection closed')
+  expect(events).toMatchObject([{ event: 'workerJoined', worker: 'early' }])
+})

@@ -133,6 +133,8 @@ export class Cluster {
     }
     this.#members.set(member.name, member)
     this.#records.join(member)
+    // What ended is not reported on: `done` is the last that is said of a run.
+    if (this.#closed) return
     this.#report({
       event: 'workerJoined',
       worker: member.name,
