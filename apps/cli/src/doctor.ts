@@ -1,6 +1,6 @@
 import { isOffline } from '@convoy/download'
 import type { EngineChoice } from '@convoy/engine'
-import { canFetchOnednn, fasterPrecision, onednnStatus } from '@convoy/engine-onednn'
+import { canFetchOnednn, onednnStatus } from '@convoy/engine-onednn'
 import { webgpuAdapters, webgpuIsSetUp } from '@convoy/engine-tfjs'
 import { createEngine } from '@convoy/engines'
 import { asConvoyError } from '@convoy/errors'
@@ -89,7 +89,7 @@ export async function doctor({ json }: { json?: boolean }): Promise<number> {
       ? {
           name: 'oneDNN',
           ok: true,
-          text: `${onednn.version} at ${onednn.path}, ${onednn.instructionSet}, ${onednn.bf16 ? `bf16 and float32 (${fasterPrecision()} is the faster, and what auto takes)` : 'float32 (this processor has no bf16)'}`,
+          text: `${onednn.version} at ${onednn.path}, ${onednn.instructionSet}, ${onednn.bf16 ? `bf16 and float32 (${onednn.faster} is the faster, and what auto takes)` : 'float32 (this processor has no bf16)'}`,
         }
       : {
           name: 'oneDNN',

@@ -11,7 +11,6 @@ import {
   type NumericsClass,
 } from '@convoy/engine'
 import { loadOnednn, type OnednnLibrary } from './library.ts'
-import { fasterPrecision } from './peak.ts'
 import { Plan } from './plan.ts'
 import type { Profile } from './program.ts'
 import { Scratch } from './scratch.ts'
@@ -43,7 +42,7 @@ function create(options: OnednnOptions): OnednnEngine {
       'Use --precision float32 or auto.',
     )
   }
-  const precision = options.precision === 'auto' ? fasterPrecision() : options.precision
+  const precision = options.precision === 'auto' ? library.faster : options.precision
   library.setThreads(options.threads)
   return new OnednnEngine(library, precision, options.threads)
 }

@@ -1,6 +1,6 @@
 export { createEngine } from './create.ts'
 export { onednnStatus } from './library.ts'
 export type { OnednnStatus } from './library.ts'
-export { fasterPrecision, measurePeak } from './peak.ts'
+export { measurePeak } from './peak.ts'
 export { canFetchOnednn, setUpOnednn } from './setup.ts'
 export type { SetupOptions, SetupResult } from './setup.ts'

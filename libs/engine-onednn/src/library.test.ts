@@ -39,3 +39,30 @@ describe('onednnStatus', () => {
     expect(status.instructionSet).not.toBe('')
   })
 })
+
+describe('slowInBf16', () => {
+  const cpu = (vendor: string, ...flags: string[]) =>
+    `vendor_id\t: ${vendor}\nflags\t\t: fpu ${flags.join(' ')}\n`
+
+  it.each([
+    ['Sapphire or Emerald Rapids, AMX hidden', cpu('GenuineIntel', 'avx512_bf16', 'avx512_fp16'), true],
+    ['the same with AMX', cpu('GenuineIntel', 'amx_bf16', 'avx512_bf16', 'avx512_fp16'), false],
+    ['Cooper Lake', cpu('GenuineIntel', 'avx512_bf16'), false],
+    ['Zen 4', cpu('AuthenticAMD', 'avx512_bf16'), false],
+    ['a system without /proc/cpuinfo', '', false],
+  ])('of %s', async (_, text, slow) => {
+    const { slowInBf16 } = await fresh()
+    expect(slowInBf16(text)).toBe(slow)
+  })
+
+  it('decides what auto takes', async ({ skip }) => {
+    const { onednnStatus } = await fresh()
+    const status = onednnStatus()
+    if (!status.found) return skip('oneDNN is not installed here')
+    const { createOnednnEngine } = await import('./engine.ts')
+    const engine = await createOnednnEngine({ precision: 'auto', threads: 1 })
+    expect(engine.numerics.precision).toBe(status.faster)
+    if (!status.bf16) expect(status.faster).toBe('float32')
+    engine.dispose()
+  })
+})

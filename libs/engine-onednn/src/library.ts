@@ -24,6 +24,8 @@ export interface OnednnLibrary {
   readonly instructionSet: string
   /** Whether the CPU multiplies bf16 numbers. */
   readonly bf16: boolean
+  /** What `auto` takes: bf16 where the CPU has it and is faster with it. */
+  readonly faster: 'float32' | 'bf16'
   readonly calls: Calls
   /**
    * Sets how many threads the primitives made and executed by the calling thread use. Throws E_ENGINE where this build
@@ -40,6 +42,8 @@ export type OnednnStatus =
       readonly path: string
       readonly instructionSet: string
       readonly bf16: boolean
+      /** What `auto` takes. */
+      readonly faster: 'float32' | 'bf16'
     }
   | {
       readonly found: false
@@ -91,6 +95,8 @@ function candidates(): string[] {
   return [...names, ...inFolders.filter((file) => existsSync(file)), ...(fetched ? [fetched] : [])]
 }
 
+const readIfThere = (file: string) => (existsSync(file) ? readFileSync(file, 'utf8') : '')
+
 /** The command that installs oneDNN here. */
 function installCommand(): string {
   switch (platform()) {
@@ -101,8 +107,7 @@ function installCommand(): string {
     default:
   }
   if (canFetchOnednn()) return './convoy setup onednn'
-  const read = (file: string) => (existsSync(file) ? readFileSync(file, 'utf8') : '')
-  const release = read('/etc/os-release')
+  const release = readIfThere('/etc/os-release')
   if (/^ID(_LIKE)?=.*(fedora|rhel|centos)/m.test(release)) return 'dnf install onednn'
   if (/^ID(_LIKE)?=.*(debian|ubuntu)/m.test(release)) {
     // Debian 13 and Ubuntu 24.10 came with 3.x, and the package's name carries the major version.
@@ -151,14 +156,26 @@ function loadFrom(path: string): OnednnLibrary {
   // struct { int major, minor, patch; const char *hash; unsigned cpu_runtime, gpu_runtime; }
   const runtime = koffi.decode(versionAt, 24, 'unsigned int') as number
   const bits = library.func('int dnnl_get_effective_cpu_isa()')() as number
+  const bf16 = (bits & BF16_BITS) === BF16_BITS
   return {
     version,
     path,
     instructionSet: instructionSets.find(([set]) => (bits & set) === set)?.[1] ?? arch(),
-    bf16: (bits & BF16_BITS) === BF16_BITS,
+    bf16,
+    faster: bf16 && !slowInBf16(readIfThere('/proc/cpuinfo')) ? 'bf16' : 'float32',
     calls: major === 2 ? calls2(library) : calls3(library),
     setThreads: threadSetter(library, runtime, path),
   }
+}
+
+/**
+ * Whether a CPU, by its /proc/cpuinfo, has bf16 and is slower with it than in float32: Intel's that are made for AMX (those with
+ * AVX-512 for float16) where a virtual machine hides it. What is left is vdpbf16ps at half the rate of float32 (52 beside 93
+ * images/s on Emerald Rapids); AMD's Zen 4 and 5 do twice that of float32. Known and not measured when a worker starts, since all
+ * workers on one machine must take the same.
+ */
+export function slowInBf16(cpu: string): boolean {
+  return /GenuineIntel/.test(cpu) && /\bavx512_fp16\b/.test(cpu) && !/\bamx_bf16\b/.test(cpu)
 }
 
 function threadSetter(library: LibraryHandle, runtime: number, path: string): (threads: number) => void {
@@ -208,8 +225,8 @@ function load(): OnednnLibrary {
 /** Whether this machine has oneDNN and what it would use; never throws. */
 export function onednnStatus(): OnednnStatus {
   try {
-    const { version, path, instructionSet, bf16 } = loadOnednn()
-    return { found: true, version, path: resolvePath(path), instructionSet, bf16 }
+    const { version, path, instructionSet, bf16, faster } = loadOnednn()
+    return { found: true, version, path: resolvePath(path), instructionSet, bf16, faster }
   } catch (error) {
     return {
       found: false,

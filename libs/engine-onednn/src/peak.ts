@@ -20,32 +20,6 @@ export function measurePeak(precision: 'float32' | 'bf16', threads: number, roun
   return Math.max(...SIZES.map((size) => measure(library, precision, size, rounds)))
 }
 
-let faster: 'float32' | 'bf16' | undefined
-
-/**
- * What `auto` takes on this machine: bf16 where the CPU has it and multiplies faster with it. AMD's Zen 4 and 5 do twice
- * as fast; Intel's that are made for AMX but have it hidden by a virtual machine have only their slow vdpbf16ps, at half
- * the rate of float32. Nothing in between is known, so a few short products decide (some 30 ms, once a thread).
- * Throws E_ENGINE where the library is missing or a call fails.
- */
-export function fasterPrecision(): 'float32' | 'bf16' {
-  return (faster ??= compare())
-}
-
-function compare(): 'float32' | 'bf16' {
-  const library = loadOnednn()
-  if (!library.bf16) return 'float32'
-  library.setThreads(1)
-  const best = { float32: 0, bf16: 0 }
-  // In turns, and the best of each: others may be using the machine.
-  for (let round = 0; round < 3; round++) {
-    for (const precision of ['float32', 'bf16'] as const) {
-      best[precision] = Math.max(best[precision], measure(library, precision, SIZES[0], 3))
-    }
-  }
-  return best.bf16 > best.float32 ? 'bf16' : 'float32'
-}
-
 function measure(
   library: OnednnLibrary,
   precision: 'float32' | 'bf16',
