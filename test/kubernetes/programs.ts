@@ -35,6 +35,8 @@ export function binaryPath(): string {
 
 /** Why there can be no cluster here; undefined where there can. */
 export function noCluster(): string | undefined {
+  const { CONVOY_KUBERNETES_BY: by } = process.env
+  if (by && Date.now() / 1000 > Number(by)) return 'it is too late to begin, as CONVOY_KUBERNETES_BY says'
   if (process.platform !== 'linux' || process.getuid?.() !== 0) return 'a node needs Linux and root'
   const has = (program: string) => spawnSync('sh', ['-c', `command -v ${program}`]).status === 0
   const missing = Object.entries(needed).filter(([program]) => !has(program))
