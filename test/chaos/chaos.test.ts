@@ -27,7 +27,8 @@ describe('the options of a seed', () => {
       '--alternating-flip',
       '--cutout',
     ]
-    for (const flag of [...all, '--bias-rate', '--flip', '--replicas', 'int8']) expect(flags(1, 20)).toContain(flag)
+    for (const flag of [...all, '--bias-rate', '--flip', '--replicas', 'int8'])
+      expect(flags(1, 20)).toContain(flag)
     // Those that `convoy test` takes have most of it.
     for (const flag of ['muon', 'standardised', '--sizes', '--replicas']) expect(flags(1, 3)).toContain(flag)
   })
