@@ -79,6 +79,8 @@ const texts: Texts = {
     `back       from step ${event.from} to ${event.to}, rate ×${event.rateFactor}: ${event.reason}`,
   mixed: (event) =>
     `mixed      ${event.worker} computes with ${event.other}; the run began with ${event.first}. The result depends on who computes what.`,
+  wireBound: (event) =>
+    `wire       ${percent(event.share)} of a step goes to parameters and gradients on their way, not to computing. Rounds need them seldom: a new run with --replicas ${event.replicas} --local-steps ${event.localSteps}; --wire int8 --down bf16 makes them smaller.`,
   verdict: (event) => `verdict    ${verdictText(event.verdict)}: ${event.reason}`,
   epoch: (event, start) =>
     `epoch ${event.epoch}/${start?.epochs ?? '?'}  train loss ${event.trainLoss.toFixed(4)}  train accuracy ${percent(event.trainAccuracy)}  ${duration(event.seconds)}`,

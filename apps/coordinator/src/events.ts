@@ -101,6 +101,8 @@ export type RunEvent =
       updateSeconds: number
       workers: number
     }
+  /** Workers waited for the wire during the larger `share` of a step; in such rounds they would compute four times as long as they wait. */
+  | { event: 'wireBound'; step: number; share: number; replicas: number; localSteps: number }
   /** What the cost curve says, whenever that changes; see libs/convergence. */
   | {
       event: 'verdict'

@@ -4,6 +4,7 @@ import { WorkersWanted, type Cluster } from '../cluster/index.ts'
 import type { Report } from '../events.ts'
 import type { Divergence } from './divergence.ts'
 import type { Progress } from './state.ts'
+import { WireWatch } from './wire-watch.ts'
 
 /** The most workers that are ever wanted. */
 const MOST_WORKERS = 64
@@ -11,6 +12,10 @@ const MOST_WORKERS = 64
 /** What is told of a step beside its totals. */
 export interface StepFigures {
   readonly leaves: number
+  /** Steps that the run still has. */
+  readonly left: number
+  /** Whether it is a round. */
+  readonly round: boolean
   /** Height and width that the images were made smaller to, where they were. */
   readonly size: number | undefined
   /** What the run cost so far, in epochs of full-size images. */
@@ -32,6 +37,7 @@ export class Reporter {
   /** How many workers the run is worth, from its steps so far on images of one size. */
   workersWanted: WorkersWanted
   #size: number | undefined
+  readonly #wire = new WireWatch()
   readonly #worth: number
   readonly #cluster: Cluster
   readonly #convergence: Convergence
@@ -58,7 +64,7 @@ export class Reporter {
   step(progress: Progress, { loss, correct, count }: Totals, figures: StepFigures): void {
     const { step, epoch } = progress
     const { engineSeconds } = this.#cluster
-    const { leaves, learningRate, gradientNorm, seconds, updateSeconds, size, work } = figures
+    const { leaves, left, round, learningRate, gradientNorm, seconds, updateSeconds, size, work } = figures
     const computeSeconds = Math.max(0, ...engineSeconds.values())
     const times = { seconds, computeSeconds, updateSeconds }
     this.seconds += seconds
@@ -84,6 +90,8 @@ export class Reporter {
       workers: this.#cluster.size,
     })
     this.#verdict(changed, progress)
+    const wireBound = round ? undefined : this.#wire.observe({ workers: engineSeconds.size, ...times }, left)
+    if (wireBound) this.#report({ event: 'wireBound', step, ...wireBound })
   }
 
   /**

@@ -94,8 +94,13 @@ export class Training {
 
   /** Whether every update that was asked for is done. */
   get finished(): boolean {
+    return this.reached || this.#left <= 0
+  }
+
+  /** Updates that are still to be done. */
+  get #left(): number {
     const { steps = Infinity } = this.#input.config
-    return this.reached || this.progress.step >= Math.min(this.length.totalSteps, steps)
+    return Math.min(this.length.totalSteps, steps) - this.progress.step
   }
 
   /** Accuracy of the present parameters on the test set, where they were tested. */
@@ -195,6 +200,7 @@ export class Training {
     const seconds = (now - begun - cluster.waited) / 1000
     advance(progress, sum, seconds)
     this.reporter.step(progress, sum, {
+      ...{ left: this.#left, round: round !== undefined },
       ...{ leaves: batch.units, learningRate: rates.at(-1)!, gradientNorm, seconds, size: size.size },
       work: this.sizes.work(progress.step),
       updateSeconds: (now - computed) / 1000,

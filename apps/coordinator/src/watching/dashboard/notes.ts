@@ -69,6 +69,10 @@ const words: { readonly [E in RunEvent['event']]?: (event: Extract<RunEvent, { e
     text: `A bad checkpoint was passed over: ${event.message}`,
   }),
   logFailed: (event) => ({ kind: 'fault', text: `${event.file} was not written: ${event.message}` }),
+  wireBound: (event) => ({
+    kind: 'fault',
+    text: `${percent(event.share)} of a step goes to the wire: --replicas ${event.replicas} --local-steps ${event.localSteps} would need it seldom.`,
+  }),
   verdict: (event) => ({ kind: 'verdict', text: `Now ${verdictText(event.verdict)}. ${event.reason}` }),
   done: (event) => ({
     kind: 'run',
