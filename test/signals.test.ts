@@ -133,4 +133,23 @@ describe('SIGTERM', () => {
     expect(await worker.ended).toBe(0)
     expect(worker.text).toMatch(/the run is over/)
   })
+
+  it('is not needed by workers of a coordinator that stays, where it is to send them home', async () => {
+    const options = ['--epochs', '1', '--name', 'dismissing', '--port', '0', '--stay', '--dismiss']
+    const staying = coordinator(...options)
+    const url = (await staying.until((run) => run.event('listening')))['url'] as string
+    const worker = () => new Convoy(['worker', '--coordinator', url])
+    const first = worker()
+    expect(await first.ended).toBe(0)
+    expect(first.text).toMatch(/the run is over/)
+    // One that comes late is told as well, and nothing is said of either.
+    const late = worker()
+    expect(await late.ended).toBe(0)
+    expect(late.text).toMatch(/the run is over/)
+    expect(staying.lines.at(-1)).toMatchObject({ event: 'done', finished: true })
+    const answer = await fetch(`${url.replace('ws:', 'http:')}/healthz`)
+    expect(await answer.text()).toBe('ok\n')
+    staying.child.kill('SIGTERM')
+    expect(await staying.ended).toBe(0)
+  })
 })

@@ -362,7 +362,7 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
     await cluster.until('no workers', () => followed().workers === 0 && pods().length === 0)
     suspend(false)
     await cluster.until('the end of the run', () => followed().all('done').at(-1)?.['finished'] === true)
-    cluster.kubectl('-n', 'convoy', 'delete', 'job', 'convoy-worker')
+    await next(section, /wait --for=condition=complete/)
     const done = followed().all('done').at(-1)!
     expect((await bare(200))['parametersSha256']).toBe(done['parametersSha256'])
     await reader.run('kubectl delete -k k8s/overlays/kueue --ignore-not-found')

@@ -80,7 +80,7 @@ export const optionGroups = {
     often: 3,
     keys: [
       ...['workers', 'engine', 'precision', 'gpu', 'device', 'threads', 'reproducible', 'verify', 'wire'],
-      ...['wireLeaves', 'down', 'worth', 'workerName', 'grace', 'giveUpAfter', 'stay'],
+      ...['wireLeaves', 'down', 'worth', 'workerName', 'grace', 'giveUpAfter', 'stay', 'dismiss'],
     ],
   },
   rounds: {

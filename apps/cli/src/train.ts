@@ -24,6 +24,8 @@ import { collect, pick, settle, type Given } from './options.ts'
 
 /** How long workers wait before they look for a coordinator that was stopped by SIGTERM, in seconds. */
 const RETURN = 1
+/** What workers are told of a run that is over. */
+const OVER = 'the run is over'
 
 interface Options {
   json?: boolean
@@ -155,7 +157,7 @@ export async function train(given: Given, options: Options): Promise<number> {
     return exitCode(watched)
   } finally {
     workers.expectEnd()
-    await run.close('the run is over')
+    await run.close(OVER)
     await workers.close()
   }
 }
@@ -237,12 +239,13 @@ export async function coordinate(given: Given, options: Options): Promise<number
     comesBack = watched.signal === 'SIGTERM' && !watched.done.finished
     display.say(watched.signal ? `go on with ./convoy coordinator --name ${run.name}` : nextThing(run, false))
     if (config.stay && !watched.signal) {
+      if (config.dismiss) run.dismiss(OVER)
       display.say('the run is over; staying until SIGTERM or Ctrl-C')
       await Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')])
     }
     return exitCode(watched)
   } finally {
     if (comesBack) await run.close('the coordinator is stopping; it will be looked for', RETURN)
-    else await run.close('the run is over')
+    else await run.close(OVER)
   }
 }

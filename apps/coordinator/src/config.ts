@@ -300,6 +300,10 @@ export const runSchema = z.object({
   stay: z.boolean().default(false).meta({
     description: 'go on answering when the run is over, until SIGTERM; what a supervisor that restarts needs',
   }),
+  dismiss: z.boolean().default(false).meta({
+    description:
+      'with --stay: send workers home when the run is over, so that they end with 0, as those of a batch job should',
+  }),
 })
 
 /** Where the coordinator listens. */

@@ -90,6 +90,13 @@ export class Run {
     this.training.stop()
   }
 
+  /** Dismisses the workers, those too that still come, and goes on answering: for a run that is over. */
+  dismiss(message: string): void {
+    const { cluster, serving } = this.#rooms
+    cluster.dispose()
+    serving.dismiss(message)
+  }
+
   /** Dismisses the workers and lets go of everything. With `retryAfter`, in seconds, they look for a coordinator again. */
   async close(message: string, retryAfter?: number): Promise<void> {
     const { cluster, serving, listeners, ledger } = this.#rooms

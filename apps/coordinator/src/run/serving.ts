@@ -66,6 +66,11 @@ export class Serving {
     return this.#server.listen()
   }
 
+  /** Dismisses workers, and goes on answering. */
+  dismiss(message: string): void {
+    this.#server.dismiss(message)
+  }
+
   /** Dismisses workers and pages; see `Run.close`. */
   close(message: string, retryAfter?: number): Promise<void> {
     this.#leaving = true

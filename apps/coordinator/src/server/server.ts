@@ -11,7 +11,7 @@ import {
 import { createServer as createHttpsServer } from 'node:https'
 import { isIPv6, type AddressInfo, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { WebSocketServer } from 'ws'
+import { WebSocketServer, type WebSocket } from 'ws'
 import type { ServerConfig } from '../config.ts'
 import { Connection, say } from './connection.ts'
 import type { Hall } from './hall.ts'
@@ -44,6 +44,13 @@ const peerOf = (socket: Socket) => `${socket.remoteAddress} ${socket.remotePort}
 
 const digest = (text: string) => createHash('sha256').update(text).digest()
 
+/** Ends a worker's connection; with `retryAfter`, in seconds, it looks for a coordinator again. */
+function sendHome(socket: WebSocket, message: string, retryAfter?: number): void {
+  const when = retryAfter === undefined ? {} : { retryAfter }
+  say(socket, { kind: 'goodbye', code: 'OK', message, remedy: '', ...when })
+  socket.close(1000)
+}
+
 /** The coordinator's door: HTTP for people and probes, WebSockets for workers. */
 export class CoordinatorServer {
   readonly #config: ServerConfig
@@ -54,6 +61,8 @@ export class CoordinatorServer {
   /** Connections that have not shown the token yet, oldest first. */
   readonly #pending = new Map<string, Socket>()
   #heartbeat: NodeJS.Timeout | undefined
+  /** What workers are told that come when the run is over. */
+  #over: string | undefined
 
   /** Throws E_TOKEN_REQUIRED, or E_USAGE where the TLS files cannot be read. */
   constructor(config: ServerConfig, hall: Hall) {
@@ -133,7 +142,8 @@ export class CoordinatorServer {
     if (refusal !== undefined) return this.#refuse(socket, '401 Unauthorized', 'E_TOKEN', refusal)
     this.#pending.delete(peerOf(request.socket))
     this.#sockets.handleUpgrade(request, socket, head, (webSocket) => {
-      new Connection(this.#hall, webSocket, socket)
+      if (this.#over === undefined) new Connection(this.#hall, webSocket, socket)
+      else sendHome(webSocket, this.#over)
     })
   }
 
@@ -167,15 +177,17 @@ export class CoordinatorServer {
     return `${this.#config.tlsCert ? 'wss' : 'ws'}://${shown}:${address.port}`
   }
 
+  /** Tells every worker, also those that still come, that the run is over. Pages and probes are answered as before. */
+  dismiss(message: string): void {
+    this.#over = message
+    for (const socket of this.#sockets.clients) sendHome(socket, message)
+  }
+
   /** Tells every worker that the run is over, or when to come back, and stops listening. */
   async close(message: string, retryAfter?: number): Promise<void> {
     clearInterval(this.#heartbeat)
     this.#hall.dashboard?.close()
-    const when = retryAfter === undefined ? {} : { retryAfter }
-    for (const socket of this.#sockets.clients) {
-      say(socket, { kind: 'goodbye', code: 'OK', message, remedy: '', ...when })
-      socket.close(1000)
-    }
+    for (const socket of this.#sockets.clients) sendHome(socket, message, retryAfter)
     const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()))
     setTimeout(() => {
       for (const socket of this.#sockets.clients) socket.terminate()
