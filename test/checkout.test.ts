@@ -1,6 +1,7 @@
-import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, symlinkSync } from 'node:fs'
+import { execFile, execFileSync, spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { promisify } from 'node:util'
 import { afterAll, describe, expect, it } from 'vitest'
 import { root, scratch } from './convoy.ts'
 
@@ -41,6 +42,31 @@ describe.skipIf(!git)('a checkout (skipped without a git repository)', { timeout
     })
     expect(stdout + stderr).toMatch(/^installing packages[^]*^E_INSTALL/m)
     expect(status).toBe(1)
+  })
+
+  it('installs once where two commands begin at once, and takes no notice of a lock whose command is gone', async () => {
+    const where = path.join(folder, 'twice')
+    execFileSync('git', ['clone', '-q', root, where])
+    // A stand-in for npm that takes a while, and counts how often it was there at once.
+    const bin = path.join(folder, 'bin')
+    mkdirSync(bin)
+    const busy =
+      'mkdir busy || echo together >> calls; echo called >> calls; sleep 2; rmdir busy; mkdir -p node_modules'
+    writeFileSync(path.join(bin, 'npm'), `#!/bin/sh\n${busy}\n`, { mode: 0o755 })
+    // Of a process that has ended.
+    const { pid } = spawnSync('true')
+    writeFileSync(path.join(where, '.convoy-installing'), String(pid))
+    const script = "import('./tools/install.mjs').then(({ install }) => install(false))"
+    const commands = [1, 2, 3].map(() =>
+      promisify(execFile)(process.execPath, ['-e', script], {
+        cwd: where,
+        env: { ...process.env, PATH: `${bin}:${process.env['PATH']}` },
+      }),
+    )
+    const said = (await Promise.all(commands)).map(({ stderr }) => stderr)
+    expect(readFileSync(path.join(where, 'calls'), 'utf8')).toBe('called\n')
+    expect(said.filter((text) => text.includes('installing packages'))).toHaveLength(1)
+    expect(existsSync(path.join(where, '.convoy-installing'))).toBe(false)
   })
 
   it('says so where the path has a #, below which the page cannot be built', () => {

@@ -38,6 +38,12 @@ describe('the command line', () => {
     [['bench', 'cluster', '--rounds', 'x'], /E_USAGE: --rounds x/, 2],
     [['train', '--data', '/no/such/place'], /E_DATA_NOT_FOUND/, 1],
     [['evaluate', '--runs', '/no/such/place'], /E_RUN: there is no run/, 1],
+    // Below /proc no folder can be made, and Node.js 20 does not come back from trying to with those above it.
+    [
+      ['coordinator', '--data', 'synthetic', '--limit-train', '10', '--runs', '/proc/convoy/runs'],
+      /E_RUN: cannot make the folder .proc/,
+      1,
+    ],
     [['worker', '--coordinator', 'ws://127.0.0.1:9', '--give-up-after', '1'], /E_UNREACHABLE/, 1],
     [['worker', '--coordinator', 'nonsense'], /E_USAGE: nonsense is not the address/, 2],
   ] as const)('%j is refused in one clear error', async (args, message, code) => {

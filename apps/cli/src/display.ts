@@ -24,6 +24,7 @@ const levels: Partial<Record<RunEvent['event'], 'warn' | 'error'>> = {
   disputed: 'warn',
   rolledBack: 'warn',
   mixed: 'warn',
+  slowEngine: 'warn',
   checkpointPassedOver: 'warn',
   checkpointFailed: 'error',
   logFailed: 'error',

@@ -47,6 +47,7 @@ const texts: Texts = {
           ]
         : []),
     ].join('\n'),
+  slowEngine: (event) => `engine     ${event.reason}`,
   initialised: (event) =>
     [
       `weights    ${event.file}, ${event.format}`,

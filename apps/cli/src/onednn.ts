@@ -34,7 +34,10 @@ export async function bringOnednn(
     () => 'no other engine',
   )
   const without = (reason: string) =>
-    display.say(`engine     ${other}: oneDNN ${reason}; ./convoy doctor says what to do`)
+    display.show({
+      event: 'slowEngine',
+      reason: `${other}: oneDNN ${reason}; ./convoy doctor says what to do`,
+    })
   if (!library.canFetchOnednn()) return without('is not installed')
   if (isOffline(process.env) && engine === 'auto')
     return without('is not installed and not fetched while offline')

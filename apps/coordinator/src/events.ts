@@ -44,6 +44,8 @@ export type RunEvent =
     }
   /** Before the start: a line of progress for a person. */
   | { event: 'preparing'; text: string }
+  /** Before the start: this machine computes more slowly than it could; why, and what to do, in a sentence. */
+  | { event: 'slowEngine'; reason: string }
   /** The run starts from given weights: what went where; a layer `from` nowhere starts anew. */
   | {
       event: 'initialised'

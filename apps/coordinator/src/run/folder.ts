@@ -1,3 +1,4 @@
+import { makeFolder as makeFolders } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
 import { mkdir, readFile, rm } from 'node:fs/promises'
 import path from 'node:path'
@@ -21,7 +22,7 @@ function defaultRunName(model: string, now = new Date()): string {
 export async function makeFolder(config: CoordinatorConfig, model: string): Promise<Folder> {
   const usual = config.name ?? defaultRunName(model.replace(/[^\w.-]/g, 'x'))
   try {
-    await mkdir(config.runs, { recursive: true })
+    await makeFolders(path.resolve(config.runs))
     for (let n = 1; ; n++) {
       const name = n === 1 ? usual : `${usual}-${n}`
       const directory = path.join(config.runs, name)
