@@ -108,6 +108,7 @@ runroot = "${folder}/run"
       ['rm', '-af', '-t', '0'],
       ['rm', '-af', '-t', '0'],
       ['network', 'prune', '-f'],
+      ['volume', 'prune', '-f'],
       ['secret', 'rm', '-a'],
     ])
       spawnSync('podman', args, { env: environment, stdio: 'ignore' })
@@ -173,13 +174,18 @@ function baseImage(): string {
 }
 
 /**
- * Builds an image from the project's own Dockerfile and gives its name.
- *
- * Where no registry gave its base image, that is put together from Debian's packages and this machine's Node.js.
+ * Puts the images' base image into the engine's store, and gives its name: Debian's smallest system with Node.js, npm and a
+ * user `node`. Where no registry gave it, it is put together from Debian's packages and this machine's Node.js.
  */
-export function buildImage(engine: ContainerEngine, target: 'coordinator' | 'worker'): string {
+export function prepareBase(engine: ContainerEngine): string {
   const base = baseImage()
   if (!inStore(engine, base)) assembleBase(engine, base)
+  return base
+}
+
+/** Builds an image from the project's own Dockerfile and gives its name. */
+export function buildImage(engine: ContainerEngine, target: 'coordinator' | 'worker'): string {
+  prepareBase(engine)
   const name = `localhost/convoy-${target}:test`
   // The host's network: what npm and apt reach here, they reach in there.
   engine.run(
