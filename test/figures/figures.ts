@@ -16,6 +16,7 @@ export const order = [
   'flood',
   'elastic',
   'train',
+  'first-run',
   'precision',
   'finetune',
   'tensorflow',
