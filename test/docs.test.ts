@@ -57,8 +57,8 @@ const read = (name: string) => readFileSync(path.join(root, name), 'utf8')
 describe('the documents', () => {
   const commands = commandsAndHelp()
   const texts = [...commands.values()].join('\n')
-  const harnesses = ['chaos', 'elastic', 'finetune', 'fuzz', 'learn']
-    .map((name) => read(`test/${name}/main.ts`))
+  const harnesses = ['chaos/main', 'elastic/main', 'finetune/main', 'fuzz/main', 'learn/main', 'scale/feed']
+    .map((name) => read(`test/${name}.ts`))
     .join('\n')
   const flags = new Set([...flagsIn(texts), ...flagsIn(harnesses)])
   const known = new Set([...(texts.match(/CONVOY_\w+/g) ?? []), ...variables])

@@ -10,6 +10,7 @@ export const order = [
   'engine',
   'engine-avx2',
   'cluster',
+  'feed',
   'long-run',
   'same-bits',
   'faults',
