@@ -81,6 +81,11 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
         .replace(new RegExp(`^ +- ${name}=.*\n`, 'm'), '')
         .replace('      - CONVOY_STAY', `      - ${name}=${value}\n      - CONVOY_STAY`),
     )
+  /** Steps that take so many seconds at the speed of the guide's run: a fixed number is over too soon on a fast machine. */
+  const stepsIn = (seconds: number) => {
+    const done = run().all('done').at(-1)!
+    return Math.ceil((seconds * Number(done['step'])) / Number(done['seconds']))
+  }
   /** Begins another run: its name, and the volume of the last one free again. */
   const begin = (name: string, steps: number) => {
     set('CONVOY_NAME', name)
@@ -275,7 +280,9 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
   }, 1_800_000)
 
   it('the number of workers follows what the run wants, up and down', async () => {
-    begin('scaled', 200)
+    // As long as it takes to start three more workers, several times over.
+    const steps = stepsIn(200)
+    begin('scaled', steps)
     // Five minutes of patience at the end are more than a test has.
     edit(path.join(repository, 'k8s/overlays/autoscale-hpa/autoscaler.yaml'), (text) =>
       text.replace('stabilizationWindowSeconds: 300', 'stabilizationWindowSeconds: 15'),
@@ -320,7 +327,9 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
       `wanted and ready ${up.toFixed(0)} s after the metric, one worker ${down.toFixed(0)} s after the end`,
     )
     console.log(['s\twanted\tdesired\tready', ...rows.map((row) => row.join('\t'))].join('\n'))
-    expect(run('scaled').all('done').at(-1)!['parametersSha256']).toBe((await bare(200))['parametersSha256'])
+    expect(run('scaled').all('done').at(-1)!['parametersSha256']).toBe(
+      (await bare(steps))['parametersSha256'],
+    )
     expect(most).toBeGreaterThan(1)
     expect(wanted).toBe(0)
 
@@ -332,7 +341,8 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
   }, 1_800_000)
 
   it('workers are a Job that Kueue may suspend and resume', async () => {
-    begin('queued', 200)
+    const steps = stepsIn(120)
+    begin('queued', steps)
     // Its own definitions; the controller is not built here, and the test does what it would: it sets `suspend`.
     cluster.kubectl('create', '-f', definitions('kueue'))
     const section = 'Queues and quota'
@@ -364,7 +374,7 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
     await cluster.until('the end of the run', () => followed().all('done').at(-1)?.['finished'] === true)
     await next(section, /wait --for=condition=complete/)
     const done = followed().all('done').at(-1)!
-    expect((await bare(200))['parametersSha256']).toBe(done['parametersSha256'])
+    expect((await bare(steps))['parametersSha256']).toBe(done['parametersSha256'])
     await reader.run('kubectl delete -k k8s/overlays/kueue --ignore-not-found')
   }, 1_800_000)
 
