@@ -9,6 +9,8 @@ const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
 const bin = (name) => path.join(root, 'node_modules', '.bin', name)
 const scratch = mkdtempSync(path.join(tmpdir(), 'convoy-test-'))
 const counts = { passed: 0, failed: 0, skipped: 0 }
+/** What failed, which is named once more at the end: the output above is long. */
+const failures = []
 
 const seconds = (since) => `${((Date.now() - since) / 1000).toFixed(0)} s`
 
@@ -28,6 +30,7 @@ async function check(title, command, args, env = {}) {
     child.once('close', (code) => resolve(code === 0))
   })
   counts[passed ? 'passed' : 'failed']++
+  if (!passed) failures.push(`failed: ${title}`)
   console.log(`${text.trim()}\n── ${title}: ${passed ? 'ok' : 'FAILED'} (${seconds(started)})`.trimStart())
 }
 
@@ -61,15 +64,22 @@ try {
   counts.passed += numPassedTests
   counts.failed += numFailedTests
   counts.skipped += numPendingTests + numTodoTests
-  for (const { assertionResults } of testResults)
-    for (const { status, fullName } of assertionResults)
-      if (status !== 'passed' && status !== 'failed') console.log(`skipped: ${fullName}`)
+  for (const { name, status: ofFile, message, assertionResults } of testResults) {
+    const file = path.relative(root, name)
+    for (const { status, fullName, failureMessages } of assertionResults)
+      if (status === 'failed') failures.push(`failed: ${file}: ${fullName}\n${failureMessages.join('\n')}`)
+      else if (status !== 'passed') console.log(`skipped: ${fullName}`)
+    if (ofFile === 'failed' && assertionResults.every(({ status }) => status !== 'failed'))
+      failures.push(`failed: ${file}\n${message}`)
+  }
   // A file that cannot be loaded has no tests to fail; it fails all the same.
   if (!ok && numFailedTests === 0)
     counts.failed += Math.max(1, testResults.filter(({ status }) => status === 'failed').length)
 } catch {
   counts.failed++
+  failures.push('failed: the tests, which left no report')
 }
+for (const failure of failures) console.log(`\n${failure}`)
 rmSync(scratch, { recursive: true, force: true })
 
 console.log(`\n${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
