@@ -31,10 +31,11 @@ async function metric(url: string, name: string): Promise<number> {
 
 describe('SIGTERM', () => {
   it('has a worker hand back its work and exit with 0: no sample is left out, or computed twice', async () => {
-    const [samples, batch] = [2_000, 1_000]
+    // Many steps, so that a slow machine finds one to stop in the middle of.
+    const [samples, batch, epochs] = [2_000, 1_000, 5]
     // A request a leaf, 125 a step: there is always one at hand, and others to hand back.
     const run = coordinator(
-      ...['--limit-train', String(samples), '--batch-size', String(batch), '--epochs', '2'],
+      ...['--limit-train', String(samples), '--batch-size', String(batch), '--epochs', String(epochs)],
       ...['--wire', 'bf16', '--wire-leaves', '1', '--ledger', '--stay', '--name', 'handed', '--port', '0'],
     )
     const url = (await run.until((one) => one.event('listening')))['url'] as string
@@ -63,8 +64,8 @@ describe('SIGTERM', () => {
 
     const second = start('second')
     await run.until((one) => one.event('done'))
-    expect(await metric(url, 'convoy_samples_total')).toBe(2 * samples)
-    expect(await computed()).toBe(2 * samples)
+    expect(await metric(url, 'convoy_samples_total')).toBe(epochs * samples)
+    expect(await computed()).toBe(epochs * samples)
     expect(await metric(url, 'convoy_wasted_samples_total')).toBe(0)
     run.child.kill('SIGTERM')
     expect([await run.ended, await second.ended]).toEqual([0, 0])
@@ -74,8 +75,10 @@ describe('SIGTERM', () => {
       .trimEnd()
       .split('\n')
       .map((line) => JSON.parse(line) as Entry)
-    expect(steps.map(({ step }) => step)).toEqual([0, 1, 2, 3])
-    for (const epoch of [0, 1]) {
+    expect(steps.map(({ step }) => step)).toEqual(
+      Array.from({ length: (epochs * samples) / batch }, (_, i) => i),
+    )
+    for (let epoch = 0; epoch < epochs; epoch++) {
       const used = steps.filter((entry) => entry.epoch === epoch).flatMap((entry) => entry.samples)
       expect(used.sort((a, b) => a - b)).toEqual(Array.from({ length: samples }, (_, i) => i))
     }
