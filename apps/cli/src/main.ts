@@ -1,11 +1,6 @@
 import { asConvoyError, ConvoyError } from '@convoy/errors'
-import {
-  coordinatorSchema,
-  dataSchema,
-  recipes,
-  trainingSchema,
-  type Recipe,
-} from '@convoy/coordinator/config'
+import { coordinatorSchema, dataSchema, trainingSchema } from '@convoy/coordinator/config'
+import { recipes, type Recipe } from '@convoy/coordinator/recipes'
 import { engineSchema, workerSchema } from '@convoy/worker/config'
 import { Command, CommanderError } from 'commander'
 import manifest from '../package.json' with { type: 'json' }

@@ -1,5 +1,6 @@
-export { coordinatorSchema, dataSchema, recipes, runSchema, serverSchema, trainingSchema } from './config.ts'
-export type { CoordinatorConfig, DataConfig, Recipe, RecipeName, TrainingConfig } from './config.ts'
+export { coordinatorSchema, dataSchema, runSchema, serverSchema, trainingSchema } from './config.ts'
+export type { CoordinatorConfig, DataConfig, TrainingConfig } from './config.ts'
+export { recipes, type Recipe, type RecipeName } from './recipes.ts'
 export type { Machine, Report, RunEvent } from './events.ts'
 export { CheckpointStore, readCheckpoint, type Checkpoint } from './run/index.ts'
 export { checkpointWeights, readAnyWeights } from './run/index.ts'

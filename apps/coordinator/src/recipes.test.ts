@@ -1,6 +1,7 @@
 import { parseSizes, workOf } from '@convoy/data'
 import { describe, expect, it } from 'vitest'
-import { coordinatorSchema, recipes, type Recipe } from './config.ts'
+import { coordinatorSchema } from './config.ts'
+import { recipes, type Recipe } from './recipes.ts'
 import { checkOptimizer, lengthOf } from './training/index.ts'
 
 describe.each(Object.entries<Recipe>(recipes))('the recipe %s', (_, { options, expected }) => {
