@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import path from 'node:path'
-import type { Cluster } from './cluster.ts'
+import { selfSigned, type Cluster } from './cluster.ts'
 
 const group = 'external.metrics.k8s.io'
 const version = 'v1beta1'
@@ -24,14 +24,7 @@ export async function serveExternalMetric(
   read: (namespace: string) => Promise<number | undefined>,
 ): Promise<() => void> {
   const [key, cert] = ['adapter.key', 'adapter.crt'].map((file) => path.join(folder, file))
-  execFileSync(
-    'openssl',
-    [
-      ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'],
-      ...['-subj', '/CN=metrics', '-keyout', key, '-out', cert],
-    ],
-    { stdio: 'pipe' },
-  )
+  execFileSync('openssl', selfSigned('metrics', key, cert), { stdio: 'pipe' })
   const root = `/apis/${group}/${version}`
   const answer = async (url: string): Promise<object | undefined> => {
     if (url === root) {

@@ -68,16 +68,21 @@ export function edit(file: string, change: (text: string) => string): void {
   writeFileSync(file, changed)
 }
 
-/** An image whose one program waits: catatonit is there for this. */
-export function buildPause(engine: ContainerEngine, file: string): void {
+/** Puts an image of one program, which needs nothing else, into a file. */
+export function buildImageOf(
+  engine: ContainerEngine,
+  tag: string,
+  [program, ...args]: string[],
+  file: string,
+): void {
   const place = `${file}.d`
   mkdirSync(place)
-  const program = execFileSync('sh', ['-c', 'command -v catatonit'], { encoding: 'utf8' }).trim()
-  cpSync(program, path.join(place, 'catatonit'), { dereference: true })
+  cpSync(program, path.join(place, 'program'), { dereference: true })
+  const entrypoint = JSON.stringify(['/manager', ...args])
   writeFileSync(
     path.join(place, 'Dockerfile'),
-    'FROM scratch\nCOPY catatonit /\nUSER 1000\nENTRYPOINT ["/catatonit", "-P"]\n',
+    `FROM scratch\nCOPY program /manager\nUSER 1000\nENTRYPOINT ${entrypoint}\n`,
   )
-  engine.run('build', '-t', 'localhost/convoy-pause:1', place)
-  engine.run('save', '-o', file, 'localhost/convoy-pause:1')
+  engine.run('build', '-t', tag, place)
+  engine.run('save', '-o', file, tag)
 }

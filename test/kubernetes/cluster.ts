@@ -5,6 +5,7 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { stringify } from 'yaml'
 import { childrenOf } from '../convoy.ts'
+import { writeContainerdConfig, writeKubeletConfig } from './node.ts'
 
 const programs = ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kube-proxy', 'kubelet']
 const nodes = ['node1', 'node2']
@@ -35,6 +36,12 @@ const settings = [
   ...['kernel/keys/root_maxkeys', 'kernel/keys/root_maxbytes'],
 ]
 
+/** The arguments of openssl for a certificate that vouches for itself. */
+export const selfSigned = (name: string, key: string, cert: string): string[] => [
+  ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'],
+  ...['-subj', `/CN=${name}`, '-keyout', key, '-out', cert],
+]
+
 /** A Kubernetes cluster with two nodes on this machine, in namespaces of its own. */
 export class Cluster {
   readonly #folder: string
@@ -57,7 +64,7 @@ export class Cluster {
    * Starts etcd, the control plane, two nodes, kube-proxy and CoreDNS; resolves when both nodes are ready.
    *
    * @param folder A folder of the cluster's own, which it removes at its end.
-   * @param binary The programs; see `buildPrograms`.
+   * @param binary The programs; see programs.ts.
    * @param pause A file with the image of the container that holds a pod's namespaces.
    */
   static async start(folder: string, binary: string, pause: string): Promise<Cluster> {
@@ -239,6 +246,9 @@ echo 1 > /proc/sys/net/ipv4/ip_forward`
       ...nodes.map((node) => `${node},system:node:${node},${node},system:nodes`),
     ]
     writeFileSync(this.#in('tokens.csv'), `${users.join('\n')}\n`)
+    // By this it is the API server that speaks to APIs that others serve, such as Kueue's.
+    const [key, cert] = [this.#in('front.key'), this.#in('front.crt')]
+    execFileSync('openssl', selfSigned('front-proxy', key, cert), { stdio: 'pipe' })
     const etcd = 'http://127.0.0.1:2379'
     this.#run(
       ...(['etcd', 'etcd', '--data-dir', this.#in('etcd'), '--listen-client-urls', etcd] as const),
@@ -257,6 +267,11 @@ echo 1 > /proc/sys/net/ipv4/ip_forward`
         `--token-auth-file=${this.#in('tokens.csv')}`,
         '--enable-admission-plugins=NodeRestriction',
         '--kubelet-preferred-address-types=InternalIP',
+        `--requestheader-client-ca-file=${cert}`,
+        '--requestheader-username-headers=X-Remote-User',
+        '--requestheader-group-headers=X-Remote-Group',
+        `--proxy-client-cert-file=${cert}`,
+        `--proxy-client-key-file=${key}`,
       ],
     )
     const certificate = this.#in('certificates', 'apiserver.crt')
@@ -291,61 +306,13 @@ echo 1 > /proc/sys/net/ipv4/ip_forward`
   /** The runtime of a node's containers, with a network in which each pod has a cable of its own to the machine. */
   #containerd(node: string): void {
     const place = this.#in(node)
-    mkdirSync(path.join(place, 'net.d'), { recursive: true })
-    const ipam = {
-      type: 'host-local',
-      dataDir: path.join(place, 'addresses'),
-      ranges: [[{ subnet: `10.244.${nodes.indexOf(node)}.0/24` }]],
-      routes: [{ dst: '0.0.0.0/0' }],
-    }
-    const network = { cniVersion: '0.4.0', name: node, plugins: [{ type: 'ptp', ipMasq: false, ipam }] }
-    writeFileSync(path.join(place, 'net.d', '10.conflist'), JSON.stringify(network))
-    // Where an oom score may not be lowered, asking for it would end every sandbox.
-    writeFileSync(
-      path.join(place, 'containerd.toml'),
-      `version = 2
-root = "${place}/root"
-state = "${place}/state"
-[grpc]
-  address = "${place}/containerd.sock"
-[plugins."io.containerd.internal.v1.opt"]
-  path = "${place}/opt"
-[plugins."io.containerd.grpc.v1.cri"]
-  restrict_oom_score_adj = true
-  sandbox_image = "localhost/convoy-pause:1"
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "${place}/net.d"
-`,
-    )
+    writeContainerdConfig(place, node, nodes.indexOf(node))
     this.#run(`containerd-${node}`, 'containerd', '--config', path.join(place, 'containerd.toml'))
   }
 
   #kubelet(node: string, index: number): void {
     const place = this.#in(node)
-    writeFileSync(path.join(place, 'resolv.conf'), `nameserver ${dns}\n`)
-    const config = {
-      apiVersion: 'kubelet.config.k8s.io/v1beta1',
-      kind: 'KubeletConfiguration',
-      port: 10250 + 10 * index,
-      healthzPort: 10248 + 10 * index,
-      failCgroupV1: false,
-      failSwapOn: false,
-      cgroupDriver: 'cgroupfs',
-      cgroupRoot: `/${this.#group}/${node}`,
-      enforceNodeAllocatable: [],
-      evictionHard: { 'memory.available': '100Mi' },
-      // Only this machine's root is in the network that it listens in.
-      authentication: { anonymous: { enabled: true }, webhook: { enabled: false } },
-      authorization: { mode: 'AlwaysAllow' },
-      containerRuntimeEndpoint: `unix://${place}/containerd.sock`,
-      podLogsDir: path.join(place, 'pods'),
-      resolvConf: path.join(place, 'resolv.conf'),
-      clusterDNS: [dns],
-      clusterDomain: 'cluster.local',
-      nodeStatusUpdateFrequency: '5s',
-    }
-    writeFileSync(path.join(place, 'kubelet.json'), JSON.stringify(config))
+    writeKubeletConfig(place, node, index, this.#group, dns)
     this.#run(
       ...([`kubelet-${node}`, 'kubelet', `--config=${place}/kubelet.json`] as const),
       ...[`--kubeconfig=${this.#in(`${node}.conf`)}`, `--hostname-override=${node}`],

@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process'
 import path from 'node:path'
+import { kueue } from './programs.ts'
 
-/** Where operators publish the definitions of their kinds: a module of Go's proxy, and a folder in it. */
+/** Where operators publish the definitions of their kinds, and Kueue all that it is installed by: a module of Go's proxy, and a folder in it. */
 const modules = {
-  kueue: ['sigs.k8s.io/kueue@v0.17.0', 'config/components/crd/bases'],
+  kueue: [`sigs.k8s.io/kueue@${kueue.version}`, 'config/default'],
   keda: ['github.com/kedacore/keda/v2@v2.21.0', 'config/crd/bases'],
   prometheus: [
     'github.com/prometheus-operator/prometheus-operator@v0.85.0',
@@ -11,7 +12,7 @@ const modules = {
   ],
 } as const
 
-/** The file or, without a name, the folder of an operator's own CustomResourceDefinitions. Go's checksum database vouches for it. */
+/** The file or, without a name, the folder of what an operator publishes. Go's checksum database vouches for it. */
 export function definitions(operator: keyof typeof modules, file = ''): string {
   const [module, folder] = modules[operator]
   const text = execFileSync('go', ['mod', 'download', '-json', module], { encoding: 'utf8', cwd: '/' })

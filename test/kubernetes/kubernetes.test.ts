@@ -1,15 +1,18 @@
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { buildImage, findEngine } from '../containers/engine.ts'
 import { Convoy, root, scratch, type Line } from '../convoy.ts'
 import { serveExternalMetric } from './adapter.ts'
-import { buildPause, checkout, edit, settings, shimDocker } from './checkout.ts'
+import { buildImageOf, checkout, edit, settings, shimDocker } from './checkout.ts'
 import { Cluster } from './cluster.ts'
 import { definitions } from './crds.ts'
+import { faultsOf } from './faults.ts'
 import { Followed } from './followed.ts'
 import { commandsOf, Reader } from './guide.ts'
-import { buildPrograms, kubernetesVersion, noCluster } from './programs.ts'
+import { installKueue } from './kueue.ts'
+import { kubernetes, kueue, noCluster } from './programs.ts'
 
 const unable = noCluster()
 // Images are built with what the tests in containers use.
@@ -19,17 +22,20 @@ const engine = found?.engine
 const { folder, remove } = scratch()
 const guideText = readFileSync(path.join(root, 'docs/guides/kubernetes.md'), 'utf8')
 
-describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: ${reason})` : ''}`, () => {
+describe.skipIf(reason)(`Kubernetes ${kubernetes.version}${reason ? ` (skipped: ${reason})` : ''}`, () => {
   const repository = path.join(folder, 'repository')
   let cluster: Cluster
   let reader: Reader
 
   beforeAll(async () => {
-    const binary = await buildPrograms()
+    const binary = await kubernetes.build()
+    await kueue.build()
     const started = Date.now()
     for (const target of ['coordinator', 'worker'] as const) buildImage(engine!, target)
     const pause = path.join(folder, 'pause.tar')
-    buildPause(engine!, pause)
+    // Its one program waits: catatonit is there for this.
+    const catatonit = execFileSync('sh', ['-c', 'command -v catatonit'], { encoding: 'utf8' }).trim()
+    buildImageOf(engine!, 'localhost/convoy-pause:1', [catatonit, '-P'], pause)
     console.log(`images: ${((Date.now() - started) / 1_000).toFixed(0)} s`)
     const starting = Date.now()
     cluster = await Cluster.start(path.join(folder, 'cluster'), binary, pause)
@@ -110,57 +116,14 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
 
   /** Brings about what the guide's table names, row by row, and waits until pods have the statuses that it promises. */
   const troubles = async () => {
-    const deployment = 'deployment/convoy-worker'
-    const undo = async () => {
-      cluster.kubectl('-n', 'convoy', 'rollout', 'undo', deployment)
-      cluster.kubectl('-n', 'convoy', 'rollout', 'status', deployment, '--timeout=300s')
-    }
-    const first = () => pods().find(({ spec }) => spec.nodeName === 'node2')!.metadata.name
-    const faults: Record<string, { cause: () => void; mend: () => unknown; left: boolean }> = {
-      'pod deleted': {
-        cause: () => cluster.kubectl('-n', 'convoy', 'delete', 'pod', first(), '--wait=false'),
-        mend: () => undefined,
-        left: true,
-      },
-      'pod evicted': {
-        cause: () => cluster.evict('convoy', first()),
-        mend: () => undefined,
-        left: true,
-      },
-      'no node takes it': {
-        cause: () => {
-          cluster.kubectl('cordon', 'node1', 'node2')
-          cluster.kubectl('-n', 'convoy', 'delete', 'pod', first(), '--wait=false')
-        },
-        mend: () => cluster.kubectl('uncordon', 'node1', 'node2'),
-        left: true,
-      },
-      'memory limit too low': {
-        cause: () => {
-          const resources = ['--requests=memory=32Mi', '--limits=memory=48Mi']
-          cluster.kubectl('-n', 'convoy', 'set', 'resources', deployment, ...resources)
-        },
-        mend: undo,
-        left: true,
-      },
-      'image missing': {
-        cause: () =>
-          cluster.kubectl(
-            '-n',
-            'convoy',
-            'set',
-            'image',
-            deployment,
-            'worker=registry.example.com/you/convoy-worker:9.9.9',
-          ),
-        mend: undo,
-        left: true,
-      },
-    }
+    const faults = faultsOf(
+      cluster,
+      () => pods().find(({ spec }) => spec.nodeName === 'node2')!.metadata.name,
+    )
     const rows = [...guideText.matchAll(/^\| (.+?) +\| (.+?) +\| (.+?) +\| (.+?) +\|$/gm)].slice(2)
     expect(rows.map(([, what]) => what)).toEqual(Object.keys(faults))
     for (const [, what, shown] of rows) {
-      const { cause, mend, left } = faults[what]
+      const { cause, mend } = faults[what]
       await cluster.until('workers on both nodes', () => pods().some(({ spec }) => spec.nodeName === 'node2'))
       const before = run().all('workerLeft').length
       const missing = new Set([...shown.matchAll(/`(\w+)`/g)].map(([, status]) => status))
@@ -174,8 +137,8 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
       // The others go on meanwhile.
       await moreSteps(3)
       const reasons = run().all('workerLeft').slice(before)
-      if (left) expect(reasons[0]).toMatchObject({ reason: 'left' })
-      await mend()
+      expect(reasons[0]).toMatchObject({ reason: 'left' })
+      mend()
       await workers(3)
     }
   }
@@ -340,42 +303,46 @@ describe.skipIf(reason)(`Kubernetes ${kubernetesVersion}${reason ? ` (skipped: $
     await reader.run('kubectl delete -k k8s/overlays/autoscale-hpa')
   }, 1_800_000)
 
-  it('workers are a Job that Kueue may suspend and resume', async () => {
-    const steps = stepsIn(120)
+  it(`workers are a Job that Kueue ${kueue.version} admits, suspends and resumes`, async () => {
+    const steps = stepsIn(150)
     begin('queued', steps)
-    // Its own definitions; the controller is not built here, and the test does what it would: it sets `suspend`.
-    cluster.kubectl('create', '-f', definitions('kueue'))
+    const uninstall = await installKueue(cluster, engine!, folder)
     const section = 'Queues and quota'
-    await next(section, /apply -f - <<EOF/)
-    await next(section, /apply -k k8s\/overlays\/kueue/)
-    await next(section, /get localqueues,workloads,jobs/)
     const followed = () => run('queued')
-    const suspend = (suspended: boolean) =>
-      cluster.kubectl(
-        '-n',
-        'convoy',
-        'patch',
-        'job',
-        'convoy-worker',
-        '-p',
-        JSON.stringify({ spec: { suspend: suspended } }),
-      )
-    await cluster.until('the coordinator', () => followed().all('start').length > 0)
-    expect(pods()).toEqual([])
-    await next(section, /parallelism":2/)
-    suspend(false)
-    await cluster.until('two workers', () => followed().workers === 2)
+    const queue = () => cluster.kubectl('get', 'clusterqueue', 'default', '-o', 'json')
+    const used = () => {
+      const { status } = JSON.parse(queue()) as { status: { admittedWorkloads: number } }
+      return status.admittedWorkloads
+    }
+    await next(section, /apply -f - <<EOF/)
+    // Memory for three workers of 300 MiB, of the eight.
+    const quota = [
+      { op: 'replace', path: '/spec/resourceGroups/0/flavors/0/resources/1/nominalQuota', value: '1Gi' },
+    ]
+    cluster.kubectl('patch', 'clusterqueue', 'default', '--type=json', '-p', JSON.stringify(quota))
+    await next(section, /apply -k k8s\/overlays\/kueue/)
+    await cluster.until('as many workers as there is quota for', () => followed().workers === 3)
+    console.log(await next(section, /get localqueues,workloads,jobs/))
+    expect(pods().length).toBe(3)
     await cluster.until('steps', () => followed().step >= 5)
-    cluster.kubectl('-n', 'convoy', 'delete', pods()[0].metadata.name.replace(/^/, 'pod/'))
-    await cluster.until('another', () => followed().all('workerJoined').length === 3)
-    suspend(true)
+    await next(section, /HoldAndDrain/)
     await cluster.until('no workers', () => followed().workers === 0 && pods().length === 0)
-    suspend(false)
+    await cluster.until('the quota to be free', () => used() === 0)
+    await next(section, /wait --for=jsonpath/)
+    await next(section, /parallelism":2/)
+    await next(section, /"stopPolicy":"None"/)
+    await cluster.until('two workers', () => followed().workers === 2 && pods().length === 2)
+    const joined = followed().all('workerJoined').length
+    cluster.kubectl('-n', 'convoy', 'delete', `pod/${pods()[0].metadata.name}`)
+    await cluster.until('another', () => followed().all('workerJoined').length > joined)
     await cluster.until('the end of the run', () => followed().all('done').at(-1)?.['finished'] === true)
     await next(section, /wait --for=condition=complete/)
+    await cluster.until('the quota to be free again', () => used() === 0)
     const done = followed().all('done').at(-1)!
     expect((await bare(steps))['parametersSha256']).toBe(done['parametersSha256'])
     await reader.run('kubectl delete -k k8s/overlays/kueue --ignore-not-found')
+    cluster.kubectl('delete', 'clusterqueue/default', 'resourceflavor/default')
+    uninstall()
   }, 1_800_000)
 
   it('workers and coordinator speak TLS', async () => {
