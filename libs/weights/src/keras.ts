@@ -228,13 +228,15 @@ function readTensor(group: Group, at: string, name: string, file: string): Store
 
 /** A dataset's bytes, little-endian; the library's own reading knows no numbers of two bytes. */
 function rawBytes(dataset: Dataset, size: number, name: string, file: string): Uint8Array {
-  const { littleEndian, size: width } = dataset.metadata
+  const { type, littleEndian, size: width } = dataset.metadata
+  // What has no type has no order either, which the library calls big-endian: Keras's bfloat16 lies as the machine had it.
+  const swapped = type === FLOAT && !littleEndian
   const place = Module._malloc(Math.max(1, size))
   if (place === 0) throw unreadable(file, `there is no memory for the ${size} bytes of ${name}`)
   try {
     Module.get_dataset_data(dataset.file_id, dataset.path, null, null, null, BigInt(place))
     const bytes = Module.HEAPU8.slice(place, place + size)
-    if (!littleEndian) for (let i = 0; i < size; i += width) bytes.subarray(i, i + width).reverse()
+    if (swapped) for (let i = 0; i < size; i += width) bytes.subarray(i, i + width).reverse()
     return bytes
   } catch (error) {
     const filter = dataset.filters.find(({ id }) => !OWN_FILTERS.has(id))

@@ -107,6 +107,21 @@ describe('#readTorch', () => {
     await expect(read('huge.pt', zip(members))).rejects.toMatchObject(refused(/tensors are more than/))
   })
 
+  it.each([
+    // torch.save(…, _use_new_zipfile_serialization=False): the pickled magic number 0x1950a86a20f9469cfc6c, then 1001.
+    [
+      'old.pt',
+      '\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.',
+      /old\.pt: it is PyTorch's format before 1\.6/,
+    ],
+    ['plain.pkl', '\x80\x04\x95\x06\0\0\0\0\0\0\0}\x94.', /it is Python's pickle/],
+  ])('refuses %s, and says how to save it anew', async (name, bytes, message) => {
+    await expect(read(name, Buffer.from(bytes, 'latin1'))).rejects.toMatchObject({
+      ...refused(message),
+      remedy: expect.stringContaining('torch.save(model.state_dict(), "weights.pt")') as string,
+    })
+  })
+
   it('refuses what is no weights file, and says what it is', async () => {
     const other: [string, Buffer, RegExp][] = [
       [
