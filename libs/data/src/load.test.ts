@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
@@ -288,6 +289,20 @@ describe('images', () => {
     mkdirSync(path.join(folder, 'empty'))
     await expect(loadDataset(path.join(folder, 'empty'), options)).rejects.toEqual(
       failsWith('E_DATA_FORMAT', /holds neither/),
+    )
+  })
+})
+
+describe('a folder of more images than a call has arguments', () => {
+  it('is listed as any other', async () => {
+    const [root, one] = [path.join(folder, 'many'), path.join(folder, 'one')]
+    mkdirSync(one)
+    for (let i = 0; i < 1_000; i++) writeFileSync(path.join(one, `${i}.png`), '')
+    mkdirSync(path.join(root, 'train'), { recursive: true })
+    // Links have their own names.
+    for (let i = 0; i < 70; i++) symlinkSync(one, path.join(root, 'train', `class${i}`))
+    await expect(loadDataset(root, options)).rejects.toThrow(
+      failsWith('E_DATA_FORMAT', /no images under test\/.* but 70000 to train on/),
     )
   })
 })

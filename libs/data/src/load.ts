@@ -227,7 +227,7 @@ async function loadArchive(file: string, options: LoadOptions, origin: string): 
     tell(piece.length)
   }
   const name = path.basename(file).replace(ARCHIVE, '')
-  const key = keyOf('archive', options, hash.digest('hex'))
+  const key = keyOf('archive', options, [hash.digest('hex')])
   return cached(options, key, origin, async () => {
     const source = await openArchive(file, options.progress ?? (() => {}))
     if (hasBatches(source)) {
@@ -252,15 +252,16 @@ async function loadFolder(folder: string, options: LoadOptions, origin: string):
   const stamps = layout.images.map(
     ({ file, split, label }) => `${file.path}\0${split}\0${label}\0${file.stamp}`,
   )
-  const key = keyOf('folder', options, path.resolve(folder), ...layout.classes, ...layout.notes, ...stamps)
+  const parts = [path.resolve(folder), ...layout.classes, ...layout.notes, ...stamps]
+  const key = keyOf('folder', options, parts)
   const name = path.basename(path.resolve(folder))
   return cached(options, key, origin, () => loadImages(name, source, layout, options, origin))
 }
 
 /** A key for what decoded images depend on. */
-function keyOf(kind: string, options: LoadOptions, ...parts: string[]): string {
+function keyOf(kind: string, options: LoadOptions, parts: readonly string[]): string {
   const { size = 32, skipUnreadable = false, holdOut } = options
-  return cacheKey(kind, DECODING, size, String(skipUnreadable), String(holdOut === undefined), ...parts)
+  return cacheKey(kind, DECODING, size, String(skipUnreadable), String(holdOut === undefined), parts)
 }
 
 async function loadImages<F extends SourceFile>(
