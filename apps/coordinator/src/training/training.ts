@@ -148,6 +148,7 @@ export class Training {
   async run(states: EarlierStates, afterStep: (epochEnded: boolean) => void): Promise<void> {
     do await this.#forward(afterStep)
     while (await this.#goingBack.goBack(this, states))
+    if (this.finished) this.reporter.end(this.progress)
     this.#stopped = false
   }
 
