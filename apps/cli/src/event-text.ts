@@ -1,5 +1,5 @@
 import { verdictText } from '@convoy/convergence'
-import type { RunEvent } from '@convoy/coordinator'
+import { numericsOptions, type RunEvent } from '@convoy/coordinator'
 import { duration, grouped, percent, work } from './format.ts'
 
 type Of<E extends RunEvent['event']> = Extract<RunEvent, { event: E }>
@@ -79,7 +79,7 @@ const texts: Texts = {
   rolledBack: (event) =>
     `back       from step ${event.from} to ${event.to}, rate ×${event.rateFactor}: ${event.reason}`,
   mixed: (event) =>
-    `mixed      ${event.worker} computes with ${event.other}; the run began with ${event.first}. The result depends on who computes what.`,
+    `mixed      ${event.worker} computes with ${event.other}; the run began with ${event.first}. The result depends on who computes what; with ${numericsOptions(event.first)} it goes on as it began.`,
   wireBound: (event) =>
     `wire       ${percent(event.share)} of a step goes to parameters and gradients on their way, not to computing. Rounds need them seldom: a new run with --replicas ${event.replicas} --local-steps ${event.localSteps}; --wire int8 --down bf16 makes them smaller.`,
   verdict: (event) => `verdict    ${verdictText(event.verdict)}: ${event.reason}`,

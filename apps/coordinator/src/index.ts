@@ -2,6 +2,7 @@ export { coordinatorSchema, dataSchema, runSchema, serverSchema, trainingSchema 
 export type { CoordinatorConfig, DataConfig, TrainingConfig } from './config.ts'
 export { recipes, type Recipe, type RecipeName } from './recipes.ts'
 export type { Machine, Report, RunEvent } from './events.ts'
+export { numericsOptions } from './numerics.ts'
 export { CheckpointStore, readCheckpoint, type Checkpoint } from './run/index.ts'
 export { checkpointWeights, readAnyWeights } from './run/index.ts'
 export { modelFor, openRun, readRunConfig, type DoneEvent, type Run } from './run/index.ts'

@@ -3,7 +3,7 @@ import { ConvoyError } from '@convoy/errors'
 import type { ModelSpec } from '@convoy/model'
 import type { CoordinatorConfig } from '../config.ts'
 import type { Report } from '../events.ts'
-import { numericsText, type NumericsClass } from '../numerics.ts'
+import { numericsOptions, numericsText, type NumericsClass } from '../numerics.ts'
 import type { Hello, Welcome } from '../server/index.ts'
 import { optimizerSpecOf, roundsOf } from '../training/index.ts'
 
@@ -82,7 +82,7 @@ export class Admission {
         throw new ConvoyError(
           'E_NUMERICS',
           `this run computes with ${first}; this worker with ${other}`,
-          'Start the worker with the same engine, precision and threads on the same kind of processor, or the coordinator without --reproducible.',
+          `Compute with ${numericsOptions(first)} on the same kind of processor, or start the coordinator without --reproducible.`,
         )
       }
       if (!this.mixed) this.#report({ event: 'mixed', worker: name, first, other })
