@@ -1,6 +1,6 @@
 import { verdictText } from '@convoy/convergence'
 import { numericsOptions, type RunEvent } from '@convoy/coordinator'
-import { duration, grouped, percent, work } from './format.ts'
+import { counted, duration, grouped, percent, work } from './format.ts'
 
 type Of<E extends RunEvent['event']> = Extract<RunEvent, { event: E }>
 /** Events that are told in words; the others are only progress. */
@@ -18,7 +18,7 @@ export const stepOf = (start: Of<'start'> | undefined) => (start?.rounds ? 'roun
 
 /** What a step of a run consists of. */
 export const roundsText = ({ replicas, steps }: NonNullable<Of<'start'>['rounds']>) =>
-  `${grouped(replicas)} ${replicas === 1 ? 'replica' : 'replicas'} × ${grouped(steps)} ${steps === 1 ? 'step' : 'steps'}`
+  `${counted(replicas, 'replica')} × ${counted(steps, 'step')}`
 
 /** What a run with `--until` came to. */
 export function untilText(until: NonNullable<Of<'done'>['until']>): string {
@@ -27,7 +27,7 @@ export function untilText(until: NonNullable<Of<'done'>['until']>): string {
   const reached = until.reached ? `reached ${accuracy}` : `${accuracy} not reached`
   // Where all images were of full size, the epochs say it.
   const cost = until.work < epochs ? `, the work of ${work(until.work)} full-size ones,` : ''
-  return `${reached} after ${grouped(epochs)} ${epochs === 1 ? 'epoch' : 'epochs'}${cost} in ${duration(until.seconds)}`
+  return `${reached} after ${counted(epochs, 'epoch')}${cost} in ${duration(until.seconds)}`
 }
 
 const texts: Texts = {
@@ -36,7 +36,7 @@ const texts: Texts = {
       `data       ${event.origin}`,
       `           ${grouped(event.trainImages)} training and ${grouped(event.testImages)} test images`,
       `model      ${event.model}, ${grouped(event.parameters)} parameters`,
-      `run        ${event.run}, seed ${event.seed}, ${grouped(event.epochs)} epochs of ${grouped(event.stepsPerEpoch)} ${stepOf(event)}s, ${event.rounds ? `${roundsText(event.rounds)}, ` : ''}batch ${grouped(event.batchSize)}`,
+      `run        ${event.run}, seed ${event.seed}, ${counted(event.epochs, 'epoch')} of ${counted(event.stepsPerEpoch, stepOf(event))}, ${event.rounds ? `${roundsText(event.rounds)}, ` : ''}batch ${grouped(event.batchSize)}`,
       ...(event.resumedAt > 0
         ? [`           goes on after ${stepOf(event)} ${grouped(event.resumedAt)}`]
         : []),
