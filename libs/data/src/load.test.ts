@@ -157,8 +157,8 @@ describe('fetching CIFAR-10', () => {
       })
     })
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    const md5 = createHash('md5').update(archive).digest('hex')
-    options = { ...options, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/x`, md5 }
+    const sha256 = createHash('sha256').update(archive).digest('hex')
+    options = { ...options, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/x`, sha256 }
   })
   afterEach(() => {
     server.closeAllConnections()
@@ -182,7 +182,7 @@ describe('fetching CIFAR-10', () => {
   })
 
   it('refuses a file with another checksum, and does not keep it', async () => {
-    await expect(loadDataset('cifar10', { ...options, md5: '0'.repeat(32) })).rejects.toEqual(
+    await expect(loadDataset('cifar10', { ...options, sha256: '0'.repeat(64) })).rejects.toEqual(
       failsWith('E_DATA_CHECKSUM', /instead of 0000/),
     )
     expect(readdirSync(options.cacheDirectory!)).toEqual([])

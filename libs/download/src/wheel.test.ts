@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { fetchWheel, pipIndex } from './wheel.ts'
+import { fetchWheel, pipIndex, type Wheel } from './wheel.ts'
 
 const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * i) % 251))
 const wheel = {
@@ -57,7 +57,13 @@ describe('#fetchWheel', () => {
     breakAt = bytes.length
     ranges.length = 0
   })
-  const fetchIt = () => fetchWheel(wheel, folder, { progress: () => {}, environment, timeout: 5_000 })
+  const fetchIt = (which: Wheel = wheel, more: NodeJS.ProcessEnv = {}) =>
+    fetchWheel(which, folder, {
+      progress: () => {},
+      environment: { ...environment, ...more },
+      timeout: 5_000,
+      room: '1 MB',
+    })
 
   it.each(['json', 'html'] as const)('finds it in an index in %s and gives its file', async (which) => {
     form = which
@@ -74,17 +80,29 @@ describe('#fetchWheel', () => {
     expect(ranges).toEqual([undefined, `bytes=${had}-`])
   })
 
-  it('takes a file that lies there already', async () => {
-    writeFileSync(path.join(folder, wheel.file), bytes)
+  it('fetches once, though two ask at once', async () => {
+    expect(await Promise.all([fetchIt(), fetchIt()])).toHaveLength(2)
+    expect(ranges).toEqual([undefined])
+    expect(readdirSync(folder)).toEqual([wheel.file])
+  })
+
+  it('takes a file that lies there already, if it is the right one, and removes none that it did not fetch', async () => {
+    const there = path.join(folder, wheel.file)
+    writeFileSync(there, bytes)
     await fetchIt()
+    writeFileSync(there, 'another')
+    await expect(fetchIt()).rejects.toMatchObject({
+      code: 'E_SETUP',
+      message: expect.stringMatching(/\.whl has sha256 \w{64} instead of/) as string,
+      remedy: expect.stringContaining('Remove it') as string,
+    })
+    expect(readFileSync(there, 'utf8')).toBe('another')
     expect(ranges).toEqual([])
   })
 
   it('refuses and removes what has another checksum', async () => {
     const other = { ...wheel, sha256: '0'.repeat(64) }
-    await expect(
-      fetchWheel(other, folder, { progress: () => {}, environment, timeout: 5_000 }),
-    ).rejects.toMatchObject({
+    await expect(fetchIt(other)).rejects.toMatchObject({
       code: 'E_SETUP',
       message: expect.stringContaining('instead of 000') as string,
     })
@@ -105,23 +123,23 @@ describe('#fetchWheel', () => {
     mirror.username = 'me'
     mirror.password = 'p%40ss'
     secrets.length = 0
-    const opened = { ...environment, PIP_INDEX_URL: mirror.href }
-    await fetchWheel(wheel, folder, { progress: () => {}, environment: opened, timeout: 5_000 })
+    const opened = { PIP_INDEX_URL: mirror.href }
+    await fetchIt(wheel, opened)
     const basic = `Basic ${Buffer.from('me:p@ss').toString('base64')}`
     expect(secrets).toEqual([basic, basic])
     form = 'other'
     rmSync(path.join(folder, wheel.file))
-    await expect(
-      fetchWheel(wheel, folder, { progress: () => {}, environment: opened, timeout: 5_000 }),
-    ).rejects.toThrow(expect.objectContaining({ message: expect.not.stringContaining('p@ss') as string }))
+    await expect(fetchIt(wheel, opened)).rejects.toThrow(
+      expect.objectContaining({ message: expect.not.stringContaining('p@ss') as string }),
+    )
   })
 
   it('fetches nothing while offline', async () => {
     ranges.length = 0
-    const offline = { ...environment, CONVOY_OFFLINE: '1' }
-    await expect(
-      fetchWheel(wheel, folder, { progress: () => {}, environment: offline, timeout: 5_000 }),
-    ).rejects.toMatchObject({ code: 'E_SETUP', message: expect.stringContaining('offline') as string })
+    await expect(fetchIt(wheel, { CONVOY_OFFLINE: '1' })).rejects.toMatchObject({
+      code: 'E_SETUP',
+      message: expect.stringContaining('offline') as string,
+    })
     expect(ranges).toEqual([])
   })
 })
