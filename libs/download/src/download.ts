@@ -5,6 +5,7 @@ import { open, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { alone } from './lock.ts'
+import { meter } from './meter.ts'
 import { isOffline, loadFetch, request, withoutCredentials } from './request.ts'
 
 /** A file whose bytes are known before it is fetched. */
@@ -129,24 +130,20 @@ async function receive(url: string, partial: string, what: string, options: Fetc
     if (response.status === 416) return
     if (!response.ok || !response.body) throw new Error(`HTTP ${response.status}`)
     const resumed = response.status === 206
-    let done = resumed ? have : 0
-    const total = done + Number(response.headers.get('content-length') ?? NaN)
-    const started = performance.now()
-    const begun = done
+    let left = Number(response.headers.get('content-length') ?? NaN)
+    const had = resumed ? have : 0
+    progress(`fetching ${what}`)
+    const tell = meter(`fetching ${what}`, had + left, progress, had)
     // Written piece by piece, so that what came before a break stays.
     await using into = await open(partial, resumed ? 'a' : 'w')
     for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
       clearTimeout(watch)
       watch = setTimeout(() => abort.abort(new Error('the answer broke off')), Math.max(timeout, 30_000))
       await into.writeFile(chunk)
-      done += chunk.length
-      const rate = (done - begun) / ((performance.now() - started) / 1000)
-      const left = Number.isNaN(total)
-        ? ''
-        : ` of ${(total / 1e6).toFixed(0)} MB, ETA ${((total - done) / rate).toFixed(0)} s`
-      progress(`fetching ${what}: ${(done / 1e6).toFixed(0)}${left}`)
+      left -= chunk.length
+      tell(chunk.length)
     }
-    if (!Number.isNaN(total) && done < total) throw new Error('the answer broke off')
+    if (left > 0) throw new Error('the answer broke off')
   } catch (error) {
     const address = withoutCredentials(url)
     throw new Error(`${address} could not be fetched: ${fetchReason(error)}`, { cause: error })

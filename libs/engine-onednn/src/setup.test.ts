@@ -1,40 +1,14 @@
+import { zipSync } from 'fflate'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { crc32 } from 'node:zlib'
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { canFetchOnednn, fetchedLibrary, setUpOnednn, type SetupOptions } from './setup.ts'
 
-/** A zip archive of files that are stored as they are. */
-function zip(files: Record<string, Buffer>): Buffer {
-  const parts: Buffer[] = []
-  const directory: Buffer[] = []
-  let at = 0
-  for (const [name, bytes] of Object.entries(files)) {
-    const common = Buffer.alloc(26)
-    common.writeUInt16LE(20, 0)
-    common.writeUInt32LE(crc32(bytes), 10)
-    common.writeUInt32LE(bytes.length, 14)
-    common.writeUInt32LE(bytes.length, 18)
-    common.writeUInt16LE(name.length, 22)
-    const entry = Buffer.concat([Buffer.from('PK\x01\x02\x14\0'), common, Buffer.alloc(14)])
-    entry.writeUInt32LE(at, 42)
-    directory.push(entry, Buffer.from(name))
-    parts.push(Buffer.from('PK\x03\x04'), common, Buffer.from(name), bytes)
-    at += 30 + name.length + bytes.length
-  }
-  const central = Buffer.concat(directory)
-  const end = Buffer.alloc(22)
-  end.write('PK\x05\x06')
-  end.writeUInt16LE(Object.keys(files).length, 8)
-  end.writeUInt16LE(Object.keys(files).length, 10)
-  end.writeUInt32LE(central.length, 12)
-  end.writeUInt32LE(at, 16)
-  return Buffer.concat([...parts, central, end])
-}
+const zip = (files: Record<string, Buffer>) => Buffer.from(zipSync(files, { level: 0 }))
 
 const library = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * i) % 251))
 const packed = 'libgomp-0123abcd.so.1.0.0'
