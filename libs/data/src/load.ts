@@ -13,7 +13,9 @@ import { convert } from './convert.ts'
 import { limit, type Dataset } from './dataset.ts'
 import { openFolder } from './folder.ts'
 import { holdOut } from './hold-out.ts'
-import { isImageName, layOut, type Layout } from './layout.ts'
+import { layOut, type Layout } from './layout.ts'
+import { readMetadata } from './metadata.ts'
+import { isImageName } from './names.ts'
 import type { Source, SourceFile } from './source.ts'
 import { countLabels } from './statistics.ts'
 import { synthetic } from './synthetic.ts'
@@ -235,11 +237,16 @@ async function loadArchive(file: string, options: LoadOptions, origin: string): 
   const key = keyOf('archive', options, hash.digest('hex'))
   return cached(options, key, origin, async () => {
     const source = await openArchive(file, options.progress ?? (() => {}))
-    if (hasBatches(source)) {
-      needCifarSize(options)
-      return readBatches(source, origin)
+    try {
+      if (hasBatches(source)) {
+        needCifarSize(options)
+        return await readBatches(source, origin)
+      }
+      const layout = layOut(origin, source.files, source.folders, await readMetadata(source))
+      return await loadImages(name, source, layout, options, origin)
+    } finally {
+      source.close?.()
     }
-    return loadImages(name, source, layOut(origin, source.files, source.folders), options, origin)
   })
 }
 
@@ -253,7 +260,7 @@ async function loadFolder(folder: string, options: LoadOptions, origin: string):
   const images = source.files.some(({ path: name }) => isImageName(name) && name.includes('/'))
   if (!images && archives.length === 1)
     return loadArchive(path.join(folder, archives[0].path), options, origin)
-  const layout = layOut(origin, source.files, source.folders)
+  const layout = layOut(origin, source.files, source.folders, await readMetadata(source))
   const stamps = layout.images.map(
     ({ file, split, label }) => `${file.path}\0${split}\0${label}\0${file.stamp}`,
   )

@@ -27,6 +27,8 @@ export interface Source<F extends SourceFile = SourceFile> {
     use: (file: F, bytes: Buffer) => Promise<void>,
     failed: (file: F, reason: string) => void,
   ): Promise<void>
+  /** To be called when nothing more is read. */
+  readonly close?: () => void
 }
 
 /** Files and folders that a source may have: more are taken for an archive made to exhaust memory. */

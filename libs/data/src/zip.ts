@@ -41,7 +41,8 @@ export async function openZip(file: string): Promise<Source<ZippedFile>> {
     return {
       files: [...files, ...followLinks(files, links)],
       folders,
-      read: (some, use, failed) => readMembers(some, use, failed).finally(close),
+      read: readMembers,
+      close,
     }
   } catch (error) {
     if (error instanceof ConvoyError) throw error
