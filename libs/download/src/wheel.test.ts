@@ -1,10 +1,9 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { FileServer } from '../test/server.ts'
 import { fetchWheel, pipIndex, type Wheel } from './wheel.ts'
 
 const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * i) % 251))
@@ -23,39 +22,25 @@ beforeEach(() => {
 describe('#fetchWheel', () => {
   /** What the next answers are like. */
   let form: 'json' | 'html' | 'other'
-  let breakAt: number
-  const ranges: (string | undefined)[] = []
   const secrets: (string | undefined)[] = []
-  const server = createServer((request, response) => {
-    secrets.push(request.headers.authorization)
-    if (request.url === '/simple/tensorflow-cpu/') {
-      const url = `../../files/${form === 'other' ? 'another.whl' : wheel.file}`
-      const page =
-        form === 'html'
-          ? `<a href="${url}#sha256=${wheel.sha256}">${wheel.file}</a>`
-          : JSON.stringify({ files: [{ filename: wheel.file, url }] })
-      return response.end(page)
-    }
-    const { range } = request.headers
-    ranges.push(range)
-    const from = Number(/\d+/.exec(range ?? '0')![0])
-    response.writeHead(range ? 206 : 200, { 'content-length': bytes.length - from })
-    response.write(bytes.subarray(from, breakAt), () => {
-      if (breakAt < bytes.length) setTimeout(() => response.destroy(), 1_000)
-      else response.end()
-    })
+  const server = new FileServer((address, { headers }) => {
+    secrets.push(headers.authorization)
+    if (address !== '/simple/tensorflow-cpu/') return bytes
+    const url = `../../files/${form === 'other' ? 'another.whl' : wheel.file}`
+    return form === 'html'
+      ? `<a href="${url}#sha256=${wheel.sha256}">${wheel.file}</a>`
+      : JSON.stringify({ files: [{ filename: wheel.file, url }] })
   })
+  const { asked } = server
   let environment: NodeJS.ProcessEnv
   beforeAll(async () => {
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    const { port } = server.address() as AddressInfo
-    environment = { PIP_INDEX_URL: `http://127.0.0.1:${port}/simple/` }
+    environment = { PIP_INDEX_URL: `${await server.listen()}/simple/` }
   })
   afterAll(() => server.close())
   beforeEach(() => {
     form = 'json'
-    breakAt = bytes.length
-    ranges.length = 0
+    server.cut = Infinity
+    asked.length = 0
   })
   const fetchIt = (which: Wheel = wheel, more: NodeJS.ProcessEnv = {}) =>
     fetchWheel(which, folder, {
@@ -71,18 +56,18 @@ describe('#fetchWheel', () => {
   })
 
   it('goes on where a broken fetch stopped', async () => {
-    breakAt = 60_000
+    server.cut = 60_000
     await expect(fetchIt()).rejects.toMatchObject({ code: 'E_SETUP' })
     const had = readFileSync(path.join(folder, `${wheel.file}.part`)).length
     expect(had).toBeGreaterThan(0)
-    breakAt = bytes.length
+    server.cut = Infinity
     expect(readFileSync(await fetchIt())).toEqual(bytes)
-    expect(ranges).toEqual([undefined, `bytes=${had}-`])
+    expect(asked).toEqual([`/files/${wheel.file}`, `/files/${wheel.file} bytes=${had}-`])
   })
 
   it('fetches once, though two ask at once', async () => {
     expect(await Promise.all([fetchIt(), fetchIt()])).toHaveLength(2)
-    expect(ranges).toEqual([undefined])
+    expect(asked).toHaveLength(1)
     expect(readdirSync(folder)).toEqual([wheel.file])
   })
 
@@ -97,7 +82,7 @@ describe('#fetchWheel', () => {
       remedy: expect.stringContaining('Remove it') as string,
     })
     expect(readFileSync(there, 'utf8')).toBe('another')
-    expect(ranges).toEqual([])
+    expect(asked).toEqual([])
   })
 
   it('refuses and removes what has another checksum', async () => {
@@ -135,12 +120,11 @@ describe('#fetchWheel', () => {
   })
 
   it('fetches nothing while offline', async () => {
-    ranges.length = 0
     await expect(fetchIt(wheel, { CONVOY_OFFLINE: '1' })).rejects.toMatchObject({
       code: 'E_SETUP',
       message: expect.stringContaining('offline') as string,
     })
-    expect(ranges).toEqual([])
+    expect(asked).toEqual([])
   })
 })
 

@@ -1,3 +1,4 @@
+import { FileServer } from '@convoy/download/server'
 import { zipSync } from 'fflate'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -34,36 +35,22 @@ const wheels = [
 ] as const
 
 describe.skipIf(!canFetchOnednn())('#setUpOnednn (skipped where PyPI has no oneDNN for the machine)', () => {
-  /** How many bytes of a file are sent before the connection is cut. */
-  let cut = Infinity
-  const asked: string[] = []
-  const server = createServer((request, response) => {
-    const name = path.basename(request.url!)
-    asked.push(`${name} ${request.headers.range ?? ''}`.trim())
-    const bytes = archives[name as Name] as Buffer | undefined
-    if (!bytes) {
-      const links = Object.keys(archives).map((file) => `<a href="../files/${file}">${file}</a>`)
-      return response.end(links.join('\n'))
-    }
-    const from = Number(/\d+/.exec(request.headers.range ?? '0')![0])
-    response.writeHead(from > 0 ? 206 : 200, { 'content-length': bytes.length - from })
-    response.write(bytes.subarray(from, cut), () => {
-      if (cut < bytes.length) setTimeout(() => response.destroy(), 1_000)
-      else response.end()
-    })
+  const server = new FileServer((address) => {
+    const links = Object.keys(archives).map((file) => `<a href="/${file}">${file}</a>`)
+    return archives[path.basename(address) as Name] ?? links.join('\n')
   })
-  let port: number
+  const { asked } = server
+  let index: string
   beforeAll(async () => {
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    ;({ port } = server.address() as AddressInfo)
+    index = await server.listen()
   })
   afterAll(() => server.close())
   let folder: string
   let environment: NodeJS.ProcessEnv
   beforeEach(() => {
     folder = mkdtempSync(path.join(tmpdir(), 'convoy-onednn-'))
-    environment = { CONVOY_CACHE: folder, PIP_INDEX_URL: `http://127.0.0.1:${port}/simple` }
-    cut = Infinity
+    environment = { CONVOY_CACHE: folder, PIP_INDEX_URL: index }
+    server.cut = Infinity
     asked.length = 0
     return () => rmSync(folder, { recursive: true })
   })
@@ -84,24 +71,24 @@ describe.skipIf(!canFetchOnednn())('#setUpOnednn (skipped where PyPI has no oneD
   it('fetches once, though several ask at once, and not again', async () => {
     const all = await Promise.all([setUp(), setUp(), setUp()])
     expect(all.map(({ already }) => already).sort()).toEqual([false, true, true])
-    expect(asked.filter((name) => name.startsWith('onednn_cpu_gomp'))).toHaveLength(1)
+    expect(asked.filter((name) => name.startsWith('/onednn_cpu_gomp'))).toHaveLength(1)
     asked.length = 0
     expect(await setUp()).toMatchObject({ already: true })
     expect(asked).toEqual([])
   })
 
   it('goes on where a fetch was cut', async () => {
-    cut = 200_000
+    server.cut = 200_000
     await expect(setUp()).rejects.toMatchObject({ code: 'E_SETUP' })
     expect(fetchedLibrary(environment)).toBeUndefined()
     const part = path.join(folder, 'onednn', `${wheels[0].file}.part`)
     const had = statSync(part).size
     expect(had).toBeGreaterThan(0)
-    cut = Infinity
+    server.cut = Infinity
     await setUp()
-    expect(asked.filter((name) => name.startsWith('onednn_cpu_gomp-1'))).toEqual([
-      'onednn_cpu_gomp-1.whl',
-      `onednn_cpu_gomp-1.whl bytes=${had}-`,
+    expect(asked.filter((name) => name.startsWith('/onednn_cpu_gomp-1'))).toEqual([
+      '/onednn_cpu_gomp-1.whl',
+      `/onednn_cpu_gomp-1.whl bytes=${had}-`,
     ])
   })
 
