@@ -102,7 +102,7 @@ function jsonRows(file: string, bytes: Buffer): Row[] {
 /** Fields with commas between, with or without quotes, the first line of which are the columns' names (RFC 4180). */
 function csvRows(file: string, bytes: Buffer): Row[] {
   const text = textOf(file, bytes)
-  const field = /(?:"((?:[^"]+|"")*)"|([^",\r\n]*))(,|\r?\n|$)/y
+  const field = /(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|$)/y
   const lines: string[][] = []
   let line: string[] = []
   while (field.lastIndex < text.length || line.length > 0) {
