@@ -11,6 +11,8 @@ export interface Job {
   readonly step: number
   /** Leaves of the batch, replicas of the round, or chunks of the test set. */
   readonly units: number
+  /** The number of the first, where they are a node of another's job. */
+  readonly first?: number
   /** The largest node that is handed out whole. */
   readonly largest: number
   /** Whether all is planned at once by measured speed (a batch) or handed out bit by bit (a test set). */

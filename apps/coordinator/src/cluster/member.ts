@@ -3,7 +3,7 @@ import type { WebSocket } from 'ws'
 import type { NumericsClass } from '../numerics.ts'
 import { Pace } from './pace.ts'
 import { Tally } from './tally.ts'
-import type { ParameterFrame } from './parameters.ts'
+import type { SentParameters } from './parameters.ts'
 
 /** A piece of work that was sent to a worker and not answered yet. */
 export interface Assignment {
@@ -78,7 +78,7 @@ export class Member {
    * @param flushed Called when a frame has left; time to look whether a newer one is due.
    * @returns Whether this worker now has, or is being sent, the newest parameters.
    */
-  offerParameters(frame: ParameterFrame, flushed: () => void): boolean {
+  offerParameters(frame: SentParameters, flushed: () => void): boolean {
     if (this.parametersVersion === frame.version) return true
     if (!this.beginParameters(frame, flushed)) return false
     this.sendParameters(frame.bytes, true)
@@ -86,7 +86,7 @@ export class Member {
   }
 
   /** As `offerParameters`, but what is sent, and when, is left to calls of `sendParameters`, all in one go. */
-  beginParameters(frame: ParameterFrame, flushed: () => void): boolean {
+  beginParameters(frame: SentParameters, flushed: () => void): boolean {
     if (this.#sending || this.socket.readyState !== this.socket.OPEN) return false
     frame.retain()
     this.parametersVersion = frame.version

@@ -47,8 +47,13 @@ export class Planner {
   begin(job: Job): void {
     const members = job.planned ? [...this.#members.values()].filter((member) => this.#eligible(member)) : []
     if (members.length > 0) this.#share(job, members)
-    else this.#work.enqueue(this.#work.add(0, job.units))
+    else this.add(job.first ?? 0, (job.first ?? 0) + job.units)
     this.dispatch()
+  }
+
+  /** Has a node wait for whoever has nothing to do. */
+  add(lo: number, hi: number): void {
+    this.#work.enqueue(this.#work.add(lo, hi))
   }
 
   /** Gives work to whoever has none. */
@@ -99,10 +104,12 @@ export class Planner {
     const ordered = members.toSorted((a, b) => b.pace.rate(usual ?? 1) - a.pace.rate(usual ?? 1))
     const shares = this.#byTree(job, ordered) ?? bySpeed(job, ordered, usual)
     probe(ordered, shares)
+    const { first = 0 } = job
     let lo = 0
     ordered.forEach((member, i) => {
       const hi = lo + shares[i]
-      for (const [from, to] of nodesOf(lo, hi, job)) this.#work.assign(member, this.#work.add(from, to))
+      for (const [from, to] of nodesOf(lo, hi, job))
+        this.#work.assign(member, this.#work.add(first + from, first + to))
       lo = hi
     })
   }
@@ -110,7 +117,7 @@ export class Planner {
   /** Each worker's leaves, by the speeds of its engine and its link; undefined where these are not known, or workers are many. */
   #byTree(job: Job, members: readonly Member[]): number[] | undefined {
     if (members.length > FEW) return undefined
-    const samples = job.samples(0, 1) * job.cost
+    const samples = job.samples(job.first ?? 0, (job.first ?? 0) + 1) * job.cost
     const speeds = members.flatMap(({ pace: { speed } }) =>
       speed ? [{ leaf: samples * speed.sample, frame: speed.frame }] : [],
     )

@@ -52,7 +52,7 @@ export class Batch implements Job {
     const leaves = replicas === undefined ? wireLeaves : 1
     this.#rounding = encoding === 'float32' ? undefined : { encoding, leaves, seed }
     this.tree = new ReductionTree(arena, this.#rounding)
-    this.#samples = new Samples(dataset.train, Math.max(largestLeaf, LARGEST_REQUEST))
+    this.#samples = new Samples(dataset.train, largestRequest([largestLeaf]))
   }
 
   /** Points at a step's samples. `ids` must stay as they are until the step is done. */
@@ -70,8 +70,7 @@ export class Batch implements Job {
     this.round = round
     this.#leaf = leaf
     this.units = leafCount(ids.length, leaf)
-    const power = 2 ** Math.floor(Math.log2(Math.max(1, Math.floor(LARGEST_REQUEST / leaf))))
-    this.largest = Math.min(power, this.#rounding?.leaves ?? Infinity)
+    this.largest = Math.min(largestNode(leaf), this.#rounding?.leaves ?? Infinity)
     this.tree.begin(this.units, this.step)
     this.entries.length = 0
     return this
@@ -101,16 +100,42 @@ export class Batch implements Job {
     payload: Uint8Array,
     worker: string,
   ): void {
-    if (answer.kind !== 'gradient') throw unusable('an evaluation instead of a gradient')
-    const { lo, hi, loss, correct, count } = answer
-    if (count !== this.samples(lo, hi) || correct > count)
-      throw unusable(`the counts of [${lo}, ${hi}) are wrong`)
-    if (!Number.isFinite(loss)) {
-      throw new ConvoyError('E_NOT_FINITE', 'the loss is not finite', 'Check the engine of that machine.')
-    }
-    this.tree.accept(lo, hi, payload, { loss, correct, count })
+    const { lo, hi } = answer
+    acceptGradient(this.tree, answer, payload, this.samples(lo, hi))
     this.entries.push({ lo, hi, worker })
   }
+}
+
+/**
+ * Adds a node's sum to a tree. Throws E_GRADIENT, E_NOT_FINITE or E_NOT_ASKED where it is not usable; then nothing is taken.
+ *
+ * @param samples How many the node has.
+ * @param first The number of the tree's first leaf.
+ */
+export function acceptGradient(
+  tree: ReductionTree,
+  answer: MessageOf<WorkerMessage, 'gradient' | 'evaluation'>,
+  payload: Uint8Array,
+  samples: number,
+  first = 0,
+): void {
+  if (answer.kind !== 'gradient') throw unusable('an evaluation instead of a gradient')
+  const { lo, hi, loss, correct, count } = answer
+  if (count !== samples || correct > count) throw unusable(`the counts of [${lo}, ${hi}) are wrong`)
+  if (!Number.isFinite(loss)) {
+    throw new ConvoyError('E_NOT_FINITE', 'the loss is not finite', 'Check the engine of that machine.')
+  }
+  tree.accept(lo - first, hi - first, payload, { loss, correct, count })
+}
+
+/** The most samples that a request has, where leaves have so many. */
+export function largestRequest(leaves: readonly number[]): number {
+  return Math.max(LARGEST_REQUEST, ...leaves)
+}
+
+/** The largest node that a request is for, where leaves have so many samples. */
+export function largestNode(leaf: number): number {
+  return 2 ** Math.floor(Math.log2(Math.max(1, Math.floor(LARGEST_REQUEST / leaf))))
 }
 
 function unusable(what: string): ConvoyError {
