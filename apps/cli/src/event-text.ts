@@ -59,7 +59,8 @@ const texts: Texts = {
     ].join('\n'),
   frozen: (event) =>
     `frozen     ${event.layers.join(', ')}: ${grouped(event.trained)} of ${grouped(event.of)} parameters are trained`,
-  listening: (event) => [`dashboard  ${event.dashboard}`, `listening  ${event.url}`].join('\n'),
+  listening: (event) =>
+    [...(event.dashboard ? [`dashboard  ${event.dashboard}`] : []), `listening  ${event.url}`].join('\n'),
   waiting: (event) => `waiting    ${event.reason}`,
   workerJoined: (event) => `joined     ${event.worker} (${event.workers} now): ${event.engine}`,
   workerLeft: (event) => `left       ${event.worker} (${event.workers} now): ${event.reason}`,

@@ -58,8 +58,8 @@ export type RunEvent =
     }
   /** Layers are frozen: so many parameters are trained. */
   | { event: 'frozen'; layers: readonly string[]; trained: number; of: number }
-  /** Where workers connect, and where the page is. */
-  | { event: 'listening'; url: string; dashboard: string }
+  /** Where workers connect, and where the page is; a relay has none. */
+  | { event: 'listening'; url: string; dashboard?: string }
   | { event: 'waiting'; reason: string }
   | { event: 'workerJoined'; worker: string; engine: string; workers: number }
   | { event: 'workerLeft'; worker: string; reason: string; workers: number }
