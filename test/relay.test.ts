@@ -1,29 +1,22 @@
 import { createEngine } from '@convoy/engines'
 import { createServer, type AddressInfo } from 'node:net'
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
 import { Convoy, scratch, type Line } from './convoy.ts'
+import { liarBefore } from './liar.ts'
 
 const { folder, remove } = scratch()
 afterAll(remove)
 
-/** 15 steps an epoch of 11 leaves, or three rounds. */
+/** 15 steps an epoch of 11 leaves. */
 const small = [
-  ...[
-    '--data',
-    'synthetic',
-    '--limit-train',
-    '480',
-    '--limit-test',
-    '50',
-    '--width',
-    '0.125',
-    '--image-size',
-    '8',
-  ],
-  ...['--batch-size', '32', '--micro-batch', '3', '--evaluate-every', '2', '--epochs', '8'],
+  ...['--data', 'synthetic', '--limit-train', '480', '--limit-test', '50', '--width', '0.125'],
+  ...['--image-size', '8', '--batch-size', '32', '--micro-batch', '3', '--evaluate-every', '0'],
   ...['--runs', folder, '--json'],
 ]
-const rounds = ['--batch-size', '4', '--replicas', '8', '--local-steps', '5', '--epochs', '16']
+/** Long enough that both relays are in before it is over. */
+const steps = ['--epochs', '30', '--evaluate-every', '15']
+/** Three rounds an epoch. */
+const rounds = ['--batch-size', '4', '--replicas', '8', '--local-steps', '5', '--epochs', '30']
 
 // Where other work goes on beside them, processes take long to start.
 vi.setConfig({ testTimeout: 400_000, hookTimeout: 400_000 })
@@ -31,7 +24,7 @@ vi.setConfig({ testTimeout: 400_000, hookTimeout: 400_000 })
 const here: Convoy[] = []
 /** A process that the test ends. */
 function start(...args: string[]): Convoy {
-  const started = new Convoy([...args, '--json'])
+  const started = new Convoy(args.includes('--json') ? args : [...args, '--json'])
   here.push(started)
   return started
 }
@@ -43,6 +36,9 @@ const sumOf = ({ parametersSha256 }: Line) => parametersSha256
 const stepsOf = ({ lines }: Convoy) => lines.filter(({ event }) => event === 'step')
 const untilStep = (run: Convoy, wanted: number) =>
   run.until(() => stepsOf(run).some(({ step }) => Number(step) >= wanted))
+/** Waits for a step that so many had a part in. */
+const untilAll = (run: Convoy, count: number) =>
+  run.until(() => stepsOf(run).some(({ workers }) => Number(workers) === count))
 const addressOf = async (convoy: Convoy) =>
   (await convoy.until((one) => one.event('listening')))['url'] as string
 
@@ -54,45 +50,31 @@ async function freePort(): Promise<number> {
   return port
 }
 
+const worker = (at: string, name: string, engine: string) =>
+  start(
+    ...['worker', '--coordinator', at, '--worker-name', name, '--engine', engine],
+    ...['--threads', '1', '--precision', 'float32'],
+  )
+
 interface Tree {
   readonly run: Convoy
   readonly relays: readonly Convoy[]
-  /** Two below each relay. */
+  /** Two below each relay, those of the first in front. */
   readonly workers: readonly Convoy[]
 }
 
-/** One coordinator, two relays, four workers, in the order in which the first step has them all. */
-async function tree(
-  options: readonly string[],
-  engine: string,
-  relayOptions: readonly string[] = [],
-): Promise<Tree> {
+/** One coordinator, two relays or none, and four workers, in the order in which all are there at the first steps. */
+async function tree(options: readonly string[], engine: string, relayCount = 2): Promise<Tree> {
   const port = String(await freePort())
   const above = `ws://127.0.0.1:${port}`
-  const relays = ['north', 'south'].map((name) =>
-    start('relay', '--upstream', above, '--port', '0', '--worker-name', name, ...relayOptions),
-  )
+  const relays = ['north', 'south']
+    .slice(0, relayCount)
+    .map((name) => start('relay', '--upstream', above, '--port', '0', '--worker-name', name))
   const workers: Convoy[] = []
-  for (const relay of relays)
-    for (const n of [1, 2])
-      workers.push(
-        start(
-          'worker',
-          '--coordinator',
-          await addressOf(relay),
-          '--worker-name',
-          `w${n}`,
-          '--engine',
-          engine,
-          '--threads',
-          '1',
-          '--precision',
-          'float32',
-        ),
-      )
-  for (const worker of workers) await worker.until(({ text }) => text.includes('computing with'))
-  const run = start('coordinator', ...small, ...options, '--port', port)
-  return { run, relays, workers }
+  for (const n of [0, 0, 1, 1])
+    workers.push(worker(relays[n] ? await addressOf(relays[n]) : above, `w${workers.length}`, engine))
+  for (const one of workers) await one.until(({ text }) => text.includes('computing with'))
+  return { run: start('coordinator', ...small, ...options, '--port', port), relays, workers }
 }
 
 const flat = (options: readonly string[], engine: string) =>
@@ -126,29 +108,121 @@ const engines = [
 describe.each(engines)('a tree on $engine', ({ engine, there }) => {
   describe.skipIf(!there)(there ? 'it' : 'it (skipped: the engine is not here)', () => {
     describe.each([
-      { name: 'steps', options: [] },
+      { name: 'steps', options: steps },
+      {
+        name: 'steps, with bf16 both ways',
+        options: [...steps, '--wire', 'bf16', '--wire-leaves', '2', '--down', 'bf16'],
+      },
       { name: 'rounds', options: rounds },
+      { name: 'rounds, with int8 up', options: [...rounds, '--wire', 'int8', '--down', 'bf16'] },
     ])('in $name', ({ options }) => {
-      let expected: Line
-      beforeAll(async () => {
-        expected = await flat(options, engine)
-      })
-
-      it('gives the bits of one worker, whether a relay or a worker below is killed or not', async () => {
+      it('gives the bits of one worker, though a worker below is killed, and then a relay', async () => {
         const { run, relays, workers } = await tree(options, engine)
-        await untilStep(run, 3)
+        await untilAll(run, 2)
         workers[0].child.kill('SIGKILL')
-        await untilStep(run, 12)
+        await untilStep(run, Number(stepsOf(run).at(-1)!.step) + 5)
         relays[1].child.kill('SIGKILL')
-        expect(sumOf(await run.done())).toBe(sumOf(expected))
-        expect(stepsOf(run).some(({ workers }) => workers === 2)).toBe(true)
+        const done = await run.done()
         expect(run.lines).toContainEqual(expect.objectContaining({ event: 'workerLeft', worker: 'south' }))
         expect(run.lines.some(({ event, worker }) => event === 'workerLeft' && worker === 'north')).toBe(
           false,
         )
+        expect(run.lines.filter(({ event }) => event === 'refused')).toEqual([])
         expect(await relays[0].ended).toBe(0)
         expect(await workers[1].ended).toBe(0)
+        expect(sumOf(done)).toBe(sumOf(await flat(options, engine)))
       })
     })
+  })
+})
+
+const [{ there: onednn }] = engines
+const engine = onednn ? 'onednn' : 'tfjs-wasm'
+
+/** Bytes that a coordinator sent and got a step, over 20 steps in which all have a part. */
+async function bytesOf({ run, relays }: Tree): Promise<{ sent: number; received: number }> {
+  const url = `${(await addressOf(run)).replace('ws', 'http')}/metrics`
+  const read = async () => {
+    const text = await (await fetch(url)).text()
+    const value = (name: string) => Number(new RegExp(`^${name} (.*)$`, 'm').exec(text)![1])
+    return {
+      steps: value('convoy_steps_total'),
+      sent: value('convoy_wire_bytes_total{direction="sent"}'),
+      received: value('convoy_wire_bytes_total{direction="received"}'),
+    }
+  }
+  await untilAll(run, relays.length || 4)
+  await untilStep(run, Number(stepsOf(run).at(-1)!.step) + 20)
+  const before = await read()
+  await untilStep(run, before.steps + 20)
+  const after = await read()
+  for (const { child } of here) child.kill('SIGKILL')
+  const each = (key: 'sent' | 'received') => (after[key] - before[key]) / (after.steps - before.steps)
+  return { sent: each('sent'), received: each('received') }
+}
+
+describe("a coordinator's bytes", () => {
+  it.each([
+    { name: 'steps', options: ['--epochs', '200'] },
+    { name: 'rounds', options: [...rounds, '--epochs', '200'] },
+  ])('are about half with two relays before four workers, in $name', async ({ options }) => {
+    const plain = await bytesOf(await tree(options, engine, 0))
+    const relayed = await bytesOf(await tree(options, engine))
+    expect(relayed.sent).toBeLessThan(0.8 * plain.sent)
+    expect(relayed.received).toBeLessThan(0.8 * plain.received)
+  })
+})
+
+describe('a worker that lies to a relay', () => {
+  it('is found with --verify 1, and named above; the run ends with the honest sum', async () => {
+    const options = ['--epochs', '12', '--verify', '1']
+    const port = String(await freePort())
+    const relays = ['north', 'south'].map((name) =>
+      start('relay', '--upstream', `ws://127.0.0.1:${port}`, '--port', '0', '--worker-name', name),
+    )
+    const [north, south] = await Promise.all(relays.map(addressOf))
+    const liar = await liarBefore(north)
+    const workers = [worker(north, 'a', engine), worker(liar.url, 'b', engine), worker(north, 'c', engine)]
+    workers.push(worker(south, 'd', engine))
+    for (const one of workers) await one.until(({ text }) => text.includes('computing with'))
+    const run = start('coordinator', ...small, ...options, '--port', port)
+    const done = await run.done()
+    expect(liar.lies()).toBeGreaterThan(0)
+    expect(run.lines.filter(({ event }) => event === 'dishonest')).toMatchObject([{ worker: 'north/b' }])
+    expect(await workers[1].ended).toBe(1)
+    liar.close()
+    expect(sumOf(done)).toBe(sumOf(await flat(options, engine)))
+  })
+})
+
+describe('a relay', () => {
+  it('hands its work back at Ctrl-C, and its workers look for it again', async () => {
+    const { run, relays, workers } = await tree(rounds, engine)
+    await untilStep(run, 3)
+    relays[0].child.kill('SIGINT')
+    expect(await relays[0].ended).toBe(0)
+    await run.until(({ lines }) =>
+      lines.some(
+        ({ event, worker, reason }) => event === 'workerLeft' && worker === 'north' && reason === 'left',
+      ),
+    )
+    await workers[0].until(({ text }) => text.includes('it will be looked for'))
+    expect(sumOf(await run.done())).toBe(sumOf(await flat(rounds, engine)))
+  })
+
+  it('says why the coordinator above does not take it', async () => {
+    const run = start('coordinator', ...small, '--port', '0', '--token', 'right-token')
+    const above = await addressOf(run)
+    const relay = start('relay', '--upstream', above, '--port', '0', '--token', 'wrong-token')
+    const at = await addressOf(relay)
+    start('worker', '--coordinator', at, '--engine', engine, '--token', 'wrong-token')
+    expect(await relay.ended).toBe(1)
+    expect(relay.text).toContain('E_TOKEN')
+  })
+
+  it('wants to know where the coordinator is', async () => {
+    const relay = start('relay', '--port', '0')
+    expect(await relay.ended).toBe(2)
+    expect(relay.text).toContain('--upstream')
   })
 })

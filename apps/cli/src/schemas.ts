@@ -1,10 +1,4 @@
-import {
-  coordinatorSchema,
-  dataSchema,
-  runSchema,
-  serverSchema,
-  trainingSchema,
-} from '@convoy/coordinator/config'
+import { coordinatorSchema, dataSchema, serverSchema, trainingSchema } from '@convoy/coordinator/config'
 import { connectionSchema, engineSchema } from '@convoy/worker/config'
 import { z } from 'zod'
 
@@ -55,7 +49,6 @@ export const relaySchema = z.object({
     description: 'what the coordinator above asks for, and what this relay asks workers for',
     unit: 'TEXT',
   }),
-  verify: runSchema.shape.verify,
 })
 
 /**

@@ -85,6 +85,9 @@ function handle(order: Order): void {
       if (task) task.cancelled = true
       bench?.forget()
       break
+    case 'refused':
+      // What an engine computes twice is the same.
+      break
     case 'reuse':
       bench?.frames.reuse(order.frame)
       break

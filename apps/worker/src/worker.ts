@@ -231,7 +231,7 @@ export class Worker {
   #greet(): void {
     // The engine may still be loading; its outcome greets then.
     if (!this.#engine || this.#socket?.readyState !== WebSocket.OPEN) return
-    const { description, numerics, fingerprint } = this.#engine
+    const { description, numerics, fingerprint, relay } = this.#engine
     this.#say({
       kind: 'hello',
       version: PROTOCOL_VERSION,
@@ -241,6 +241,7 @@ export class Worker {
       numerics,
       cores: availableParallelism(),
       ...(fingerprint === undefined ? {} : { fingerprint }),
+      ...(relay ? { relay } : {}),
     })
   }
 
@@ -262,7 +263,8 @@ export class Worker {
       case 'cancel':
         return this.#computer.order({ kind: 'cancel', id: message.id })
       case 'refused':
-        return this.#log(`an answer was refused: ${message.code}: ${message.message}`)
+        this.#log(`an answer was refused: ${message.code}: ${message.message}`)
+        return this.#computer.order({ kind: 'refused', code: message.code })
       default:
         message satisfies never
     }
@@ -293,6 +295,8 @@ export class Worker {
         const { id, step, lo, hi } = outcome.work
         return this.#say({ kind: 'failed', id, step, lo, hi, why: outcome.why.slice(0, 2_000) })
       }
+      case 'dishonest':
+        return this.#say(outcome)
       case 'drained':
         return this.#drained?.()
       case 'error':

@@ -11,6 +11,8 @@ export type Order =
   | { kind: 'drain' }
   /** The connection is gone: forget its requests and parameters. */
   | { kind: 'forget' }
+  /** The coordinator refused an answer. */
+  | { kind: 'refused'; code: string }
   /** A gradient's buffer, back after it was sent. */
   | { kind: 'reuse'; frame: ArrayBuffer }
   | { kind: 'stop' }
@@ -22,6 +24,7 @@ export type Outcome =
       numerics: MessageOf<WorkerMessage, 'hello'>['numerics']
       description: string
       fingerprint?: string
+      relay?: true
     }
   | { kind: 'compiled' }
   /** No more work is to come, until `compiled` is told again. */
@@ -30,6 +33,8 @@ export type Outcome =
   | { kind: 'frame'; frame: ArrayBuffer; length: number; reusable: boolean }
   | { kind: 'failed'; work: MessageOf<CoordinatorMessage, 'work'>; why: string }
   | { kind: 'drained' }
+  /** Of a relay: a worker below was wrong. */
+  | MessageOf<WorkerMessage, 'dishonest'>
   | { kind: 'error'; code: ErrorCode; message: string; remedy: string; stack?: string }
 
 /** What computes for a worker's connection: a thread with an engine, or the workers below a relay. */

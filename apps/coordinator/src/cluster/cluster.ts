@@ -10,7 +10,7 @@ import type { ParameterFrame, SentParameters } from './parameters.ts'
 import { Planner } from './planner.ts'
 import { banned, WorkerRecords } from './records.ts'
 import { Tally } from './tally.ts'
-import { Verification } from './verification.ts'
+import { Verification, type Found } from './verification.ts'
 import { Waiting } from './waiting.ts'
 import { Watch } from './watch.ts'
 import { Work } from './work.ts'
@@ -39,7 +39,7 @@ export class Cluster {
   #closed = false
 
   /** Called where a worker was found to give wrong gradients, with the first step that may hold one of them. */
-  onDishonest: (since: number) => void = () => {}
+  onDishonest: (since: number, found: Found) => void = () => {}
   /** Called where the gradient of a step is not finite, and no single worker is to blame. */
   onNotFinite: (node: { readonly lo: number; readonly hi: number }) => void = () => {}
   /** Called where a worker became ready, or is gone. */
@@ -58,8 +58,9 @@ export class Cluster {
       work,
       records,
       report,
+      (worker) => this.#warn(worker),
       (worker) => this.#expel(worker),
-      (since) => this.onDishonest(since),
+      (since, found) => this.onDishonest(since, found),
     )
     const notFinite: AnswersOptions['notFinite'] = (piece) => this.onNotFinite(piece)
     this.#answers = new Answers({
@@ -178,6 +179,32 @@ export class Cluster {
     this.#waiting.left()
     this.onChange()
     this.#planner.dispatch()
+  }
+
+  /** Tells a relay that its sum was wrong: once, it may find out by which of its workers. */
+  #warn(worker: string): boolean {
+    const member = this.#members.get(worker)
+    if (!member?.relay || !this.#records.warn(worker)) return false
+    const { code, message } = banned()
+    member.send({ kind: 'refused', code, message })
+    return true
+  }
+
+  /** A relay found a worker of its own to be wrong. What went up from it since then is in doubt. */
+  dishonestBelow(
+    member: Member,
+    { worker, step, lo, hi, since }: MessageOf<WorkerMessage, 'dishonest'>,
+  ): void {
+    const found = { worker: `${member.name}/${worker}`, step, lo, hi }
+    this.#report({ event: 'dishonest', ...found })
+    const first = this.#records.since(member.name)
+    // Of the step at hand nothing had gone up.
+    if (first !== undefined && since < step) this.onDishonest(Math.max(since, first), found)
+  }
+
+  /** Share of the gradients that a second worker repeats. */
+  set verify(share: number) {
+    this.#verification.share = share
   }
 
   /** Sends a worker away for good. */

@@ -15,6 +15,8 @@ export interface Job {
   readonly first?: number
   /** The largest node that is handed out whole. */
   readonly largest: number
+  /** That for a relay, which rounds parts of a node itself. */
+  readonly largestSum?: number
   /** Whether all is planned at once by measured speed (a batch) or handed out bit by bit (a test set). */
   readonly planned: boolean
   /** Height and width that images are made smaller to, where they are. */

@@ -27,6 +27,8 @@ export class Member {
   readonly engine: string
   readonly numerics: NumericsClass
   readonly holdsData: boolean
+  /** Whether it has workers of its own. */
+  readonly relay: boolean
   /** Outlives reconnections: the cluster hands it on to the next connection of the same worker. */
   readonly pace: Pace
   readonly tally: Tally
@@ -59,6 +61,7 @@ export class Member {
     this.engine = hello.engine
     this.numerics = hello.numerics
     this.holdsData = holdsData
+    this.relay = hello.relay === true
     this.socket = socket
     this.pace = pace
     this.tally = tally

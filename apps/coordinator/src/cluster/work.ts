@@ -101,6 +101,14 @@ export class Work {
     return piece
   }
 
+  /** Takes a piece away from whoever has it. */
+  reclaim(piece: Piece): void {
+    for (const [member, assignment] of [...piece.holders]) {
+      member.cancel(assignment)
+      this.drop(member, assignment)
+    }
+  }
+
   /** Makes two pieces of one that nobody has: the second waits, before all others, and the first is returned. */
   halve(piece: Piece): Piece {
     const { lo, hi } = piece
@@ -176,9 +184,6 @@ export class Work {
   /** Nobody needs to compute this piece any more. */
   #release(piece: Piece): void {
     this.#open.delete(piece)
-    for (const [member, assignment] of [...piece.holders]) {
-      member.cancel(assignment)
-      this.drop(member, assignment)
-    }
+    this.reclaim(piece)
   }
 }

@@ -1,1 +1,1 @@
-export { Relay, type RelayOptions } from './relay.ts'
+export { Relay } from './relay.ts'

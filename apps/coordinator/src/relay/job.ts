@@ -1,4 +1,5 @@
 import type { Answer, Job, WorkRequest } from '../cluster/index.ts'
+import type { Encoding } from '@convoy/reduction'
 import { largestNode } from '../training/index.ts'
 import { leafOf, type AskedNode, type Site } from './request.ts'
 
@@ -12,6 +13,8 @@ export class RelayJob implements Job {
   readonly first: number
   readonly units: number
   readonly largest: number
+  /** Another relay below is given whatever this one is. */
+  readonly largestSum = Infinity
   readonly size: Job['size']
   readonly cost: number
   readonly round: Job['round']
@@ -34,7 +37,7 @@ export class RelayJob implements Job {
     this.step = step
     this.first = lo
     this.units = hi - lo
-    this.largest = largestNode(leafOf(welcome, work))
+    this.largest = Math.min(largestNode(leafOf(welcome, work)), welcome.relay?.rounding?.leaves ?? Infinity)
     this.size = size
     this.cost = size === undefined ? 1 : (size * size) / (full * full)
     this.round = round
@@ -53,9 +56,8 @@ export class RelayJob implements Job {
     return this.#of(lo, hi).samples(lo, hi)
   }
 
-  /** What goes up is rounded here; parts of it are not rounded anywhere. */
-  encoding(): 'float32' {
-    return 'float32'
+  encoding(lo: number, hi: number): Encoding {
+    return this.#of(lo, hi).encoding(lo, hi)
   }
 
   request(lo: number, hi: number, withSamples: boolean): WorkRequest {

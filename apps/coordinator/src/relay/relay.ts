@@ -27,11 +27,6 @@ const LARGEST_PAYLOAD = 1 << 29
 /** How long workers wait before they look for a relay again, in seconds. */
 const RETURN = 1
 
-export interface RelayOptions extends ServerConfig {
-  /** Share of the gradients that a second worker below repeats. */
-  readonly verify: number
-}
-
 /**
  * Computes for a worker's connection to a coordinator above by being a coordinator to workers below. It adds their sums by the same tree, so what goes
  * up are the bits that one worker would give.
@@ -40,7 +35,6 @@ export interface RelayOptions extends ServerConfig {
  */
 export class Relay implements Computer {
   hear: (outcome: Outcome) => void = () => {}
-  readonly #options: RelayOptions
   readonly #dataset: Dataset | undefined
   readonly #cluster: Cluster
   readonly #server: CoordinatorServer
@@ -53,6 +47,8 @@ export class Relay implements Computer {
   #versions = 0
   #job: RelayJob | undefined
   #answeredAt = -Infinity
+  /** Share of the gradients that a second worker below repeats. */
+  #verified = 0
   /** Whether there is a worker, so that the coordinator above may give work. */
   #useful = false
   #closed = false
@@ -62,21 +58,20 @@ export class Relay implements Computer {
    * @param dataset The relay's own, which spares sending images to it.
    * Throws E_TOKEN_REQUIRED or E_USAGE, as a coordinator does.
    */
-  constructor(options: RelayOptions, listen: Report, dataset?: Dataset) {
+  constructor(options: ServerConfig, listen: Report, dataset?: Dataset) {
     const quiet = new QuietLog(listen)
-    const cluster = new Cluster(
-      (event) => {
-        metrics.hear(event)
-        quiet.hear(event)
-      },
-      { verify: options.verify },
-    )
+    const cluster = new Cluster((event) => {
+      metrics.hear(event)
+      quiet.hear(event)
+    })
     const metrics = new Metrics({ cluster, workersWanted: () => undefined })
-    this.#options = options
     this.#dataset = dataset
     this.#cluster = cluster
     cluster.onChange = () => this.#look()
-    cluster.onDishonest = () => this.#restart()
+    cluster.onDishonest = (since, found) => {
+      this.hear({ kind: 'dishonest', ...found, since })
+      this.#restart()
+    }
     cluster.onNotFinite = ({ lo, hi }) => this.#notFinite(lo, hi)
     this.#server = new CoordinatorServer(options, {
       cluster,
@@ -124,6 +119,7 @@ export class Relay implements Computer {
         numerics,
         description: `relay of workers with ${engine}`.slice(0, 2_000),
         ...own,
+        relay: true,
       })
       this.#wake()
     }
@@ -162,6 +158,10 @@ export class Relay implements Computer {
       case 'forget':
         this.#parameters = undefined
         return this.#forget()
+      case 'refused':
+        // One of the workers was wrong, and it was not noticed here: from now on all that they give is checked.
+        if (order.code === 'E_DISHONEST') this.#verify(1)
+        return
       case 'reuse':
         return this.#site?.frames.reuse(order.frame)
       case 'stop':
@@ -182,7 +182,12 @@ export class Relay implements Computer {
       this.#site = this.#siteOf(welcome)
       this.#wake()
     }
+    this.#verify(Math.max(this.#verified, welcome.relay?.verify ?? 0))
     if (this.#useful) this.hear({ kind: 'compiled' })
+  }
+
+  #verify(share: number): void {
+    this.#cluster.verify = this.#verified = share
   }
 
   #siteOf(welcome: MessageOf<CoordinatorMessage, 'welcome'>): Site {
@@ -231,7 +236,7 @@ export class Relay implements Computer {
   #begin(nodes: readonly [AskedNode, ...AskedNode[]]): void {
     const job = new RelayJob(this.#site!, nodes, (node) => {
       // While it may still turn out that a worker was wrong, nothing goes up.
-      if (this.#options.verify === 0 && node.complete) this.#answer(node)
+      if (this.#verified === 0 && node.complete) this.#answer(node)
     })
     this.#job = job
     void this.#cluster.compute(job, this.#parameters!).then(() => {

@@ -1,7 +1,7 @@
 import type { Arena } from '@convoy/arena'
 import { ConvoyError } from '@convoy/errors'
 import { encodeFrame, type CoordinatorMessage, type MessageOf, type SumFrames } from '@convoy/protocol'
-import { ReductionTree } from '@convoy/reduction'
+import { ReductionTree, type Encoding } from '@convoy/reduction'
 import type { Answer, WorkRequest } from '../cluster/index.ts'
 import { acceptGradient, type Samples } from '../training/index.ts'
 
@@ -46,7 +46,7 @@ export class AskedNode {
 
   /** Throws where the request is for images that are not here. */
   constructor(site: Site, work: AskedWork, payload: Uint8Array) {
-    const { count, pixels, lo, hi, step } = work
+    const { count, pixels, lo, hi } = work
     const { byteOffset } = payload
     const buffer = payload.buffer as ArrayBuffer
     this.#site = site
@@ -63,8 +63,11 @@ export class AskedNode {
         pixels: new Pixels(buffer, byteOffset + 8 * count, count * height * width * channels),
       }
     }
-    this.#tree = new ReductionTree(site.arena)
-    this.#tree.begin(hi - lo, step)
+    const { seed, relay } = site.welcome
+    // A smaller node is rounded as a whole where it goes up, if it is.
+    const rounding = relay?.rounding && hi - lo > relay.rounding.leaves ? relay.rounding : undefined
+    this.#tree = new ReductionTree(site.arena, rounding && { ...rounding, seed })
+    this.restart()
   }
 
   /** Whether leaves [lo, hi) are of this node. */
@@ -80,6 +83,13 @@ export class AskedNode {
   /** Where a leaf's samples begin. */
   #place(leaf: number): number {
     return Math.min(this.work.count, (leaf - this.work.lo) * this.#leaf)
+  }
+
+  /** How the sum of leaves [lo, hi) comes from below. */
+  encoding(lo: number, hi: number): Encoding {
+    return this.work.task === 'gradient'
+      ? this.#tree.encoding(lo - this.work.lo, hi - this.work.lo)
+      : 'float32'
   }
 
   /** What a worker needs for leaves [lo, hi). */
@@ -139,7 +149,8 @@ export class AskedNode {
 
   /** Starts over: what was taken may be wrong. */
   restart(): void {
-    this.#tree.begin(this.work.hi - this.work.lo, this.work.step)
+    const { lo, hi, step } = this.work
+    this.#tree.begin(hi - lo, step, lo)
     this.#logits = undefined
   }
 

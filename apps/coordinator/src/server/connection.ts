@@ -192,6 +192,9 @@ export class Connection {
         return cluster.leaving(member, message.finishing)
       case 'failed':
         return cluster.failed(member, message)
+      case 'dishonest':
+        if (!member.relay) throw new ConvoyError('E_MESSAGE', 'only a relay has workers', 'Nothing.')
+        return cluster.dishonestBelow(member, message)
       case 'hello':
         throw new ConvoyError('E_MESSAGE', 'a second hello', 'Say hello once.')
       default:

@@ -12,6 +12,9 @@ import type { Size } from './sizes.ts'
 /** The most samples that one request carries, so that messages stay bounded whatever the batch size. */
 const LARGEST_REQUEST = 1024
 
+/** Bytes of images that a request to a relay carries at most, unless a single leaf has more. */
+const LARGEST_SUM = 1 << 27
+
 export interface BatchOptions {
   readonly wire: Encoding
   /** Leaves in a node that is rounded, where `wire` is shorter than float32; a power of two. */
@@ -19,6 +22,8 @@ export interface BatchOptions {
   /** Where there are rounds, which have a leaf for each: then what one gives is rounded. */
   readonly replicas?: number | undefined
   readonly seed: number
+  /** With verification a relay's nodes are such as a worker can repeat. */
+  readonly verify: number
 }
 
 /**
@@ -29,6 +34,7 @@ export class Batch implements Job {
   readonly task = 'gradient'
   readonly planned = true
   largest = 1
+  largestSum = 1
   size: number | undefined
   cost = 1
   round: Round | undefined
@@ -40,6 +46,8 @@ export class Batch implements Job {
   step = 0
   readonly #rounding: Rounding | undefined
   readonly #samples: Samples
+  readonly #imageBytes: number
+  readonly #whole: boolean
   #ids: Uint32Array = new Uint32Array()
   #leaf = 1
 
@@ -48,9 +56,10 @@ export class Batch implements Job {
    * @param largestLeaf The most samples that a leaf has in any step.
    */
   constructor(dataset: Dataset, arena: Arena, largestLeaf: number, options: BatchOptions) {
-    const { wire: encoding, wireLeaves, replicas, seed } = options
-    const leaves = replicas === undefined ? wireLeaves : 1
-    this.#rounding = encoding === 'float32' ? undefined : { encoding, leaves, seed }
+    const rounding = roundingOf(options)
+    this.#rounding = rounding && { ...rounding, seed: options.seed }
+    this.#imageBytes = dataset.train.pixels.byteLength / dataset.train.count
+    this.#whole = options.verify === 0
     this.tree = new ReductionTree(arena, this.#rounding)
     this.#samples = new Samples(dataset.train, largestRequest([largestLeaf]))
   }
@@ -71,6 +80,8 @@ export class Batch implements Job {
     this.#leaf = leaf
     this.units = leafCount(ids.length, leaf)
     this.largest = Math.min(largestNode(leaf), this.#rounding?.leaves ?? Infinity)
+    const most = this.#whole ? largestNode(leaf, LARGEST_SUM / this.#imageBytes) : 1
+    this.largestSum = Math.max(this.largest, most)
     this.tree.begin(this.units, this.step)
     this.entries.length = 0
     return this
@@ -128,14 +139,24 @@ export function acceptGradient(
   tree.accept(lo - first, hi - first, payload, { loss, correct, count })
 }
 
+/** How nodes are rounded that travel; undefined where they are not. */
+export function roundingOf({
+  wire: encoding,
+  wireLeaves,
+  replicas,
+}: Pick<BatchOptions, 'wire' | 'wireLeaves' | 'replicas'>) {
+  const leaves = replicas === undefined ? wireLeaves : 1
+  return encoding === 'float32' ? undefined : { encoding, leaves }
+}
+
 /** The most samples that a request has, where leaves have so many. */
 export function largestRequest(leaves: readonly number[]): number {
   return Math.max(LARGEST_REQUEST, ...leaves)
 }
 
 /** The largest node that a request is for, where leaves have so many samples. */
-export function largestNode(leaf: number): number {
-  return 2 ** Math.floor(Math.log2(Math.max(1, Math.floor(LARGEST_REQUEST / leaf))))
+export function largestNode(leaf: number, samples = LARGEST_REQUEST): number {
+  return 2 ** Math.floor(Math.log2(Math.max(1, Math.floor(samples / leaf))))
 }
 
 function unusable(what: string): ConvoyError {
