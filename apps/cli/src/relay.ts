@@ -1,4 +1,5 @@
 import { Relay } from '@convoy/coordinator'
+import { loadDataset } from '@convoy/data'
 import { keepHealthFile, Worker } from '@convoy/worker'
 import type { Logger } from 'pino'
 import type { z } from 'zod'
@@ -12,13 +13,14 @@ export async function relay(
   { json = false, logger }: { json?: boolean; logger?: Logger | undefined },
 ): Promise<number> {
   const config: z.infer<typeof relaySchema> = settle(relaySchema, values)
-  const { upstream, healthFile } = config
+  const { upstream, healthFile, data } = config
   const display = new Display(styleFor(json), process.stdout, logger)
   const log = (text: string) => {
     if (json) process.stdout.write(`${JSON.stringify({ event: 'relay', text })}\n`)
     else display.say(text)
   }
-  const below = new Relay(config, display.show.bind(display))
+  const dataset = data === undefined ? undefined : await loadDataset(data, {})
+  const below = new Relay(config, display.show.bind(display), dataset)
   const above = new Worker({ ...config, coordinator: upstream }, () => below, log)
   const url = await below.listen()
   display.show({ event: 'listening', url })

@@ -1,5 +1,5 @@
 import { coordinatorSchema, dataSchema, serverSchema, trainingSchema } from '@convoy/coordinator/config'
-import { connectionSchema, engineSchema } from '@convoy/worker/config'
+import { connectionSchema, engineSchema, workerSchema } from '@convoy/worker/config'
 import { z } from 'zod'
 
 /** Exit codes: done, failed, wrong usage, interrupted. */
@@ -45,6 +45,7 @@ export const relaySchema = z.object({
     .unwrap()
     .meta({ description: 'with relay: address of the coordinator above: ws://… or wss://…', unit: 'URL' }),
   port: serverSchema.shape.port.unwrap().default(7312).meta({ description: 'port for workers', unit: 'N' }),
+  data: workerSchema.shape.data,
   token: connection.token.meta({
     description: 'what the coordinator above asks for, and what this relay asks workers for',
     unit: 'TEXT',

@@ -112,8 +112,7 @@ export class Planner {
     let lo = 0
     ordered.forEach((member, i) => {
       const hi = lo + shares[i]
-      const node = { units: job.units, largest: largestOf(member, job) }
-      for (const [from, to] of nodesOf(lo, hi, node))
+      for (const [from, to] of nodesFor(member, job, lo, hi))
         this.#work.assign(member, this.#work.add(first + from, first + to))
       lo = hi
     })
@@ -197,6 +196,15 @@ export class Planner {
 /** The largest node that a worker is given whole. */
 const largestOf = ({ relay }: Member, { largest, largestSum = largest }: Job) =>
   relay ? largestSum : largest
+
+/** The nodes that a worker is given of leaves [lo, hi). */
+function* nodesFor(member: Member, job: Job, lo: number, hi: number): Generator<readonly [number, number]> {
+  const { units, leastSum = 0 } = job
+  for (const [from, to] of nodesOf(lo, hi, { units, largest: largestOf(member, job) })) {
+    if (to - from < leastSum) yield* nodesOf(from, to, job)
+    else yield [from, to]
+  }
+}
 
 /** Each worker's leaves, by its speed from request to answer. */
 function bySpeed({ units }: Job, members: readonly Member[], usual: number | undefined): number[] {

@@ -35,6 +35,7 @@ export class Batch implements Job {
   readonly planned = true
   largest = 1
   largestSum = 1
+  readonly leastSum: number
   size: number | undefined
   cost = 1
   round: Round | undefined
@@ -59,6 +60,8 @@ export class Batch implements Job {
     const rounding = roundingOf(options)
     this.#rounding = rounding && { ...rounding, seed: options.seed }
     this.#imageBytes = dataset.train.pixels.byteLength / dataset.train.count
+    // A sum of rounded nodes is in float32: as long as two nodes in bf16, or four in int8.
+    this.leastSum = rounding ? (rounding.encoding === 'bf16' ? 2 : 4) * rounding.leaves : 0
     this.#whole = options.verify === 0
     this.tree = new ReductionTree(arena, this.#rounding)
     this.#samples = new Samples(dataset.train, largestRequest([largestLeaf]))
