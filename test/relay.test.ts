@@ -210,6 +210,22 @@ describe('a relay', () => {
     expect(sumOf(await run.done())).toBe(sumOf(await flat(rounds, engine)))
   })
 
+  it('looks for the coordinator that was killed, while its workers stay', async () => {
+    const port = String(await freePort())
+    const relay = start('relay', '--upstream', `ws://127.0.0.1:${port}`, '--port', '0')
+    const at = await addressOf(relay)
+    for (const name of ['a', 'b']) worker(at, name, engine)
+    const options = [...small, ...rounds, '--port', port, '--name', 'killed']
+    const run = start('coordinator', ...options)
+    await run.until((one) => one.lines.some(({ event, step }) => event === 'checkpoint' && Number(step) >= 6))
+    run.child.kill('SIGKILL')
+    await run.ended
+    const done = await start('coordinator', ...options).done()
+    expect(relay.lines.filter(({ event }) => event === 'workerJoined')).toHaveLength(2)
+    expect(sumOf(done)).toBe(sumOf(await flat(rounds, engine)))
+    expect(await relay.ended).toBe(0)
+  })
+
   it('says why the coordinator above does not take it', async () => {
     const run = start('coordinator', ...small, '--port', '0', '--token', 'right-token')
     const above = await addressOf(run)
