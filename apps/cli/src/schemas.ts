@@ -43,7 +43,7 @@ export const relaySchema = z.object({
   ...serverSchema.shape,
   upstream: coordinator
     .unwrap()
-    .meta({ description: 'with relay: address of the coordinator above: ws://… or wss://…', unit: 'URL' }),
+    .meta({ description: 'address of the coordinator above: ws://… or wss://…', unit: 'URL' }),
   port: serverSchema.shape.port.unwrap().default(7312).meta({ description: 'port for workers', unit: 'N' }),
   data: workerSchema.shape.data,
   token: connection.token.meta({

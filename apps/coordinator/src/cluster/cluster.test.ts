@@ -356,6 +356,7 @@ describe('a relay', () => {
   it('says whose gradients are in doubt, and from when on', async () => {
     const relay = member('south', () => {}, true)
     const doubts: number[] = []
+    cluster.verify = 1
     cluster.onDishonest = (since) => doubts.push(since)
     cluster.join(relay)
     cluster.ready(relay)

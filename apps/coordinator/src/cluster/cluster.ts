@@ -1,4 +1,4 @@
-import type { ConvoyError } from '@convoy/errors'
+import { ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { LEFT, type Report } from '../events.ts'
 import { Answers, type AnswersOptions } from './answers.ts'
@@ -195,6 +195,9 @@ export class Cluster {
     member: Member,
     { worker, step, lo, hi, since }: MessageOf<WorkerMessage, 'dishonest'>,
   ): void {
+    if (!this.#verification.on) {
+      throw new ConvoyError('E_MESSAGE', 'nobody is to be found dishonest without --verify', 'Nothing.')
+    }
     const found = { worker: `${member.name}/${worker}`, step, lo, hi }
     this.#report({ event: 'dishonest', ...found })
     const first = this.#records.since(member.name)
