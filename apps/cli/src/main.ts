@@ -119,10 +119,9 @@ addOptions(
 })
 
 addOptions(
-  command('relay', 'one worker to a coordinator elsewhere, and the coordinator of workers here').option(
-    '--config <FILE>',
-    'JSON file of options',
-  ),
+  command('relay', 'one worker to a coordinator elsewhere, and the coordinator of workers here')
+    .option('--config <FILE>', 'JSON file of options')
+    .option(...offline),
   relaySchema.extend(logSchema.shape),
 ).action(async (options: Common & Record<string, unknown>) => {
   const set = given(options, [relaySchema, logSchema])
