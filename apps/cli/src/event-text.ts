@@ -59,7 +59,8 @@ const texts: Texts = {
     ].join('\n'),
   frozen: (event) =>
     `frozen     ${event.layers.join(', ')}: ${grouped(event.trained)} of ${grouped(event.of)} parameters are trained`,
-  listening: (event) => [`dashboard  ${event.dashboard}`, `listening  ${event.url}`].join('\n'),
+  listening: (event) =>
+    [...(event.dashboard ? [`dashboard  ${event.dashboard}`] : []), `listening  ${event.url}`].join('\n'),
   waiting: (event) => `waiting    ${event.reason}`,
   workerJoined: (event) => `joined     ${event.worker} (${event.workers} now): ${event.engine}`,
   workerLeft: (event) => `left       ${event.worker} (${event.workers} now): ${event.reason}`,
@@ -72,7 +73,7 @@ const texts: Texts = {
   setAside: (event) => `set aside  ${event.worker} for ${event.seconds} s: ${event.code}`,
   muted: (event) => `…          ${grouped(event.count)} more lines of kind ${event.of} are not shown`,
   dishonest: (event) =>
-    `DISHONEST  ${event.worker} gave a wrong gradient for [${event.lo}, ${event.hi}) of step ${event.step}; it is out of this run`,
+    `DISHONEST  ${event.worker} gave a wrong gradient for [${event.lo}, ${event.hi}) of step ${event.step}; ${event.warned ? 'it is a relay, and checks its workers from now on' : 'it is out of this run'}`,
   disputed: (event) =>
     `disputed   ${event.workers.join(' and ')} give different gradients for [${event.lo}, ${event.hi}) of step ${event.step}; another worker is needed to tell who is right`,
   diverged: (event) => `DIVERGED   at step ${event.step}: ${event.message}`,

@@ -17,7 +17,7 @@ import { Testing, type TestingOptions } from './testing.ts'
 import { Weights } from './weights.ts'
 
 export interface TrainingInput extends TestingOptions {
-  readonly config: TrainingConfig & Pick<RunConfig, 'evaluateEvery' | 'until' | 'steps' | 'worth'>
+  readonly config: TrainingConfig & Pick<RunConfig, 'evaluateEvery' | 'until' | 'steps' | 'worth' | 'verify'>
   readonly sizes: Sizes
   /** Parameters and velocity to start from. */
   readonly start: State
