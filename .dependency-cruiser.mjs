@@ -1,5 +1,5 @@
 /** Folders of apps/coordinator/src: each may import those after it, and the files beside them. The last know of no other. */
-const order = ['run', 'watching', 'server', 'training', 'cluster']
+const order = ['run', 'relay', 'watching', 'server', 'training', 'cluster']
 
 const source = '^apps/coordinator/src'
 const folders = `${source}/(?:${order.join('|')})/`

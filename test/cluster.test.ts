@@ -183,7 +183,7 @@ describe('convoy coordinator', () => {
   let url: string
   beforeAll(async () => {
     coordinator = new Convoy(['coordinator', ...small, '--name', 'guarded', '--token', token])
-    url = (await coordinator.until((run) => run.event('listening')))['url'] as string
+    url = await coordinator.address()
   })
   afterAll(async () => {
     coordinator.child.kill('SIGTERM')
@@ -262,7 +262,7 @@ describe('scaling', () => {
   it('from 1 to 8 workers and down to 2 during a run changes nothing', async () => {
     const args = ['--epochs', '1000', '--evaluate-every', '0']
     const coordinator = new Convoy(['coordinator', ...small, ...args])
-    const url = (await coordinator.until((run) => run.event('listening')))['url'] as string
+    const url = await coordinator.address()
     const start = () => new Convoy(['worker', '--coordinator', url])
     const stepsWith = (workers: number) =>
       coordinator.until(({ lines }) =>
@@ -289,7 +289,7 @@ describe('workers of another arithmetic', () => {
     new Convoy(['worker', '--coordinator', url, '--engine', engine, '--worker-name', engine])
   const coordinate = async (...args: string[]) => {
     const run = new Convoy(['coordinator', ...small, '--epochs', '1000', '--evaluate-every', '0', ...args])
-    const url = (await run.until(() => run.event('listening')))['url'] as string
+    const url = await run.address()
     const first = start(url, 'tfjs-wasm')
     await run.until(() => run.event('step'))
     return { run, first, second: start(url, 'tfjs-cpu') }
@@ -319,7 +319,7 @@ describe('guards', () => {
     // However long it takes: which gradients are verified is drawn.
     const args = [...small, '--epochs', '1000', '--evaluate-every', '0']
     const run = new Convoy(['coordinator', ...args, '--verify', '0.25', '--ledger', '--name', 'verified'])
-    const url = (await run.until(() => run.event('listening')))['url'] as string
+    const url = await run.address()
     const liar = await liarBefore(url)
     const start = (name: string, at: string) =>
       new Convoy(['worker', '--coordinator', at, '--worker-name', name])

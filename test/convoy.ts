@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -79,6 +80,11 @@ export class Convoy {
     return this.lines.find(({ event }) => event === name)
   }
 
+  /** Waits until a coordinator listens, and gives its address: that of workers or that of the page. */
+  async address(of: 'url' | 'dashboard' = 'url'): Promise<string> {
+    return (await this.until((convoy) => convoy.event('listening')))[of] as string
+  }
+
   /** Waits for the end and gives the `done` line. */
   async done(): Promise<Line> {
     const code = await this.ended
@@ -94,6 +100,15 @@ export async function childrenOf(pid: number): Promise<number[]> {
   const { readFile } = await import('node:fs/promises')
   const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')
   return text.trim().split(/\s+/).map(Number)
+}
+
+/** A port that nobody uses now. */
+export async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  await new Promise((resolve) => server.close(resolve))
+  return port
 }
 
 /** A folder of the test's own; removed by the returned function. */

@@ -63,10 +63,10 @@ describe('convoy train --init --freeze', () => {
     const received = async (...args: string[]) => {
       const run = ['coordinator', ...common, '--init', init, '--steps', '8', '--stay', ...args]
       const coordinator = new Convoy(run)
-      const { url, dashboard } = await coordinator.until(() => coordinator.event('listening'))
-      const worker = new Convoy(['worker', '--coordinator', url as string])
+      const worker = new Convoy(['worker', '--coordinator', await coordinator.address()])
       await coordinator.until(() => coordinator.event('done'))
-      const page = await (await fetch(new URL('/metrics', dashboard as string))).text()
+      const dashboard = await coordinator.address('dashboard')
+      const page = await (await fetch(new URL('/metrics', dashboard))).text()
       for (const convoy of [worker, coordinator]) convoy.child.kill('SIGKILL')
       await Promise.all([worker.ended, coordinator.ended])
       return Number(/^convoy_wire_bytes_total\{direction="received"\} (\d+)$/m.exec(page)![1])

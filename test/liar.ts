@@ -1,6 +1,8 @@
 import { decodeFrame, encodeFrame } from '@convoy/protocol'
 import type { AddressInfo } from 'node:net'
+import { expect } from 'vitest'
 import { WebSocket, WebSocketServer } from 'ws'
+import { Convoy, type Line } from './convoy.ts'
 
 /**
  * A door before a coordinator that flips the lowest bit of one number in every tenth gradient that goes through: a worker
@@ -43,4 +45,25 @@ export async function liarBefore(
       server.close()
     },
   }
+}
+
+/**
+ * A run of three workers, one of whom lies, each of whose gradients is computed twice: the liar must be found and sent away.
+ *
+ * @param args Of the run, which must be long enough that all three are in before it is over.
+ * @returns Its `done` line.
+ */
+export async function runWithLiar(args: readonly string[]): Promise<Line> {
+  const run = new Convoy(['coordinator', ...args, '--verify', '1', '--name', 'verified'])
+  const url = await run.address()
+  const liar = await liarBefore(url)
+  const worker = (name: string, at: string) =>
+    new Convoy(['worker', '--coordinator', at, '--worker-name', name])
+  const workers = [worker('b', liar.url), worker('a', url), worker('c', url)]
+  const done = await run.done()
+  expect(liar.lies()).toBeGreaterThan(0)
+  expect(run.event('dishonest')).toMatchObject({ worker: 'b' })
+  expect(await Promise.all(workers.map(({ ended }) => ended))).toEqual([1, 0, 0])
+  liar.close()
+  return done
 }

@@ -5,8 +5,7 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
-import { freePort } from './browser/browser.ts'
-import { Convoy, scratch, type Line } from './convoy.ts'
+import { Convoy, freePort, scratch, type Line } from './convoy.ts'
 
 const programs = ['/usr/bin/prometheus', '/usr/bin/promtool']
 const has = programs.every((program) => existsSync(program))
@@ -36,7 +35,7 @@ describe.skipIf(!has)(`Prometheus${unless}`, () => {
       ...['--limit-test', '100', '--width', '0.125', '--batch-size', '64', '--epochs', '2', '--stay'],
       ...['--tensorboard', '--runs', folder, '--name', 'scraped', '--port', '0', '--token', token, '--json'],
     )
-    const { url } = (await run.until((one) => one.event('listening'))) as unknown as { url: string }
+    const url = await run.address()
     const target = new URL(url).host
 
     const port = await freePort()

@@ -1,31 +1,16 @@
 import { afterAll, describe, expect, it } from 'vitest'
 import { Convoy, scratch } from './convoy.ts'
-import { Gateway, Proxy } from './proxy.ts'
+import { Gateway, Proxy, smallCoordinator } from './proxy.ts'
 
 const { folder, remove } = scratch()
 afterAll(remove)
 const closing: (() => void)[] = []
 afterAll(() => closing.forEach((close) => close()))
 
-const small = [
-  '--data',
-  'synthetic',
-  '--limit-train',
-  '100',
-  '--limit-test',
-  '20',
-  '--width',
-  '0.125',
-  '--epochs',
-  '2',
-]
-
-/** A coordinator and the port that it listens on. */
 async function coordinator(...more: string[]): Promise<{ run: Convoy; port: number }> {
-  const run = new Convoy(['coordinator', ...small, '--runs', folder, '--port', '0', '--json', ...more])
-  closing.push(() => run.child.kill('SIGKILL'))
-  const { url } = await run.until((one) => one.event('listening'))
-  return { run, port: Number(new URL(url as string).port) }
+  const started = await smallCoordinator('--runs', folder, ...more)
+  closing.push(() => started.run.child.kill('SIGKILL'))
+  return started
 }
 
 function worker(url: string, ...more: string[]): Convoy {

@@ -2,6 +2,16 @@ import { once } from 'node:events'
 import { createServer, request, type IncomingMessage, type Server } from 'node:http'
 import { connect, type AddressInfo, type Socket } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
+import { Convoy } from './convoy.ts'
+
+/** A coordinator of a small run, and the port that it listens on. */
+export async function smallCoordinator(...args: string[]): Promise<{ run: Convoy; port: number }> {
+  const run = new Convoy([
+    ...['coordinator', '--data', 'synthetic', '--limit-train', '100', '--limit-test', '20', '--epochs', '2'],
+    ...['--width', '0.125', '--port', '0', '--json', ...args],
+  ])
+  return { run, port: Number(new URL(await run.address()).port) }
+}
 
 interface ProxyOptions {
   /** Taken off the front of each path; what does not begin with it is not found. */

@@ -38,7 +38,7 @@ describe('SIGTERM', () => {
       ...['--limit-train', String(samples), '--batch-size', String(batch), '--epochs', String(epochs)],
       ...['--wire', 'bf16', '--wire-leaves', '1', '--ledger', '--stay', '--name', 'handed', '--port', '0'],
     )
-    const url = (await run.until((one) => one.event('listening')))['url'] as string
+    const url = await run.address()
     const start = (name: string) => new Convoy(['worker', '--coordinator', url, '--worker-name', name])
     const first = start('first')
     const computed = () => metric(url, 'convoy_worker_samples_total')
@@ -88,7 +88,7 @@ describe('SIGTERM', () => {
 
   it('ends a worker with 0 though its coordinator stands still', async () => {
     const run = coordinator('--epochs', '1000', '--name', 'still', '--port', '0')
-    const url = (await run.until((one) => one.event('listening')))['url'] as string
+    const url = await run.address()
     const worker = new Convoy(['worker', '--coordinator', url, '--grace', '1'])
     await run.until((one) => steps(one).length >= 2)
     run.child.kill('SIGSTOP')
@@ -101,7 +101,7 @@ describe('SIGTERM', () => {
 
   it('ends a coordinator with a checkpoint and 0; its workers wait for the next one, to the same bits', async () => {
     const first = coordinator('--epochs', '3', '--name', 'moved', '--port', '0')
-    const url = (await first.until((run) => run.event('listening')))['url'] as string
+    const url = await first.address()
     const worker = new Convoy(['worker', '--coordinator', url, '--worker-name', 'patient'])
     await first.until((run) => steps(run).length >= 4)
     first.child.kill('SIGTERM')
@@ -126,7 +126,7 @@ describe('SIGTERM', () => {
     expect(await waiting.ended).toBe(0)
 
     const staying = coordinator('--epochs', '1', '--name', 'staying', '--port', '0', '--stay')
-    const url = (await staying.until((run) => run.event('listening')))['url'] as string
+    const url = await staying.address()
     const worker = new Convoy(['worker', '--coordinator', url])
     await staying.until((run) => run.event('done'))
     const answer = await fetch(`${url.replace('ws:', 'http:')}/healthz`)
@@ -140,7 +140,7 @@ describe('SIGTERM', () => {
   it('is not needed by workers of a coordinator that stays, where it is to send them home', async () => {
     const options = ['--epochs', '1', '--name', 'dismissing', '--port', '0', '--stay', '--dismiss']
     const staying = coordinator(...options)
-    const url = (await staying.until((run) => run.event('listening')))['url'] as string
+    const url = await staying.address()
     const worker = () => new Convoy(['worker', '--coordinator', url])
     const first = worker()
     expect(await first.ended).toBe(0)

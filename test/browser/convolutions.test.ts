@@ -119,9 +119,8 @@ describe.skipIf(!chromiumPath)(`the explorer and the classifier${unless}`, () =>
       ...['--init', at('full.safetensors'), '--learning-rate', '1e-12', '--steps', '1', '--stay'],
       ...['--runs', folder, '--name', 'weighty', '--port', '0', '--json'],
     ])
-    const listening = await coordinator.until((run) => run.event('listening'))
-    url = listening['dashboard'] as string
-    worker = new Convoy(['worker', '--coordinator', listening['url'] as string])
+    url = await coordinator.address('dashboard')
+    worker = new Convoy(['worker', '--coordinator', await coordinator.address()])
     await coordinator.until((run) => run.event('done'))
   })
   afterAll(async () => {

@@ -1,7 +1,7 @@
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Convoy, scratch } from '../convoy.ts'
-import { chromiumPath, findings, freePort, launch, openPage, pictures, unless } from './browser.ts'
+import { Convoy, freePort, scratch } from '../convoy.ts'
+import { chromiumPath, findings, launch, openPage, pictures, unless } from './browser.ts'
 import { oldRun } from './old-run.ts'
 
 const { folder, remove } = scratch()
@@ -36,7 +36,7 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
       ...['coordinator', ...settings, '--name', name, '--port', port, '--json'],
       ...more,
     ])
-    url = (await coordinator.until((run) => run.event('listening')))['dashboard'] as string
+    url = await coordinator.address('dashboard')
   }
   const startWorker = (name: string) =>
     workers.set(
@@ -194,13 +194,9 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
     const run = new Convoy([
       ...['coordinator', ...settings, '--name', 'short', '--port', '0', '--steps', '12', '--json'],
     ])
-    const { url, dashboard } = (await run.until((one) => one.event('listening'))) as unknown as {
-      url: string
-      dashboard: string
-    }
-    const { page } = await openPage(browser, dashboard)
+    const { page } = await openPage(browser, await run.address('dashboard'))
     await page.getByText('waiting for workers').waitFor()
-    workers.set('short', new Convoy(['worker', '--coordinator', url]))
+    workers.set('short', new Convoy(['worker', '--coordinator', await run.address()]))
     await page.getByText('The run is over and its coordinator has ended').waitFor()
     expect(await page.locator('.phase').textContent()).toBe('finished')
     expect(await lastStep(page)).toBe(12)
@@ -215,7 +211,7 @@ describe.skipIf(!chromiumPath)(`the dashboard${unless}`, () => {
       ...['--host', '0.0.0.0', '--token', 'a-secret-token'],
     ])
     try {
-      const { url } = (await guarded.until((run) => run.event('listening'))) as unknown as { url: string }
+      const url = await guarded.address()
       const address = `http://127.0.0.1:${new URL(url).port}/`
       const { page, errors } = await openPage(browser, address)
       const field = page.getByLabel("The coordinator's --token")

@@ -1,8 +1,8 @@
 import type { Browser } from 'playwright-core'
 import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Convoy, scratch } from '../convoy.ts'
-import { Proxy } from '../proxy.ts'
+import { scratch } from '../convoy.ts'
+import { Proxy, smallCoordinator } from '../proxy.ts'
 import { chromiumPath, launch, openPage, unless } from './browser.ts'
 
 const { folder, remove } = scratch()
@@ -11,23 +11,9 @@ const closing: (() => void)[] = []
 
 /** A coordinator without workers, behind a proxy; gives the page's address. */
 async function behind(options: ConstructorParameters<typeof Proxy>[1], ...more: string[]): Promise<string> {
-  const coordinator = new Convoy([
-    ...[
-      'coordinator',
-      '--data',
-      'synthetic',
-      '--limit-train',
-      '100',
-      '--limit-test',
-      '20',
-      '--width',
-      '0.125',
-    ],
-    ...['--runs', folder, '--port', '0', '--json', ...more],
-  ])
-  closing.push(() => coordinator.child.kill('SIGKILL'))
-  const { url } = await coordinator.until((run) => run.event('listening'))
-  const proxy = new Proxy(Number(new URL(url as string).port), options)
+  const { run, port } = await smallCoordinator('--runs', folder, ...more)
+  closing.push(() => run.child.kill('SIGKILL'))
+  const proxy = new Proxy(port, options)
   closing.push(() => proxy.close())
   return `http://127.0.0.1:${await proxy.listen()}${options?.prefix ?? ''}/`
 }

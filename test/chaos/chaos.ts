@@ -1,9 +1,8 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
-import { Convoy, root } from '../convoy.ts'
+import { Convoy, freePort, root } from '../convoy.ts'
 import { Proxy } from './proxy.ts'
 import { schedule, type Fault } from './schedule.ts'
 
@@ -34,14 +33,6 @@ export async function undisturbed({ steps, run, worker, folder }: ChaosOptions):
   const args = ['train', ...run, ...worker, '--steps', String(steps), '--runs', folder]
   const done = await new Convoy([...args, '--port', '0', '--workers', '1', '--json']).done()
   return done['parametersSha256'] as string
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
 }
 
 const MOST_WORKERS = 5

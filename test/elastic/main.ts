@@ -40,7 +40,6 @@ const SETTLING = 20
 const ALONE = 8
 
 const steps = (convoy: Convoy): Line[] => convoy.lines.filter(({ event }) => event === 'step')
-const url = (convoy: Convoy) => convoy.until(() => convoy.event('listening')?.['url'] as string | undefined)
 const joined = (convoy: Convoy, count: number) =>
   convoy.until(() => convoy.lines.filter(({ event }) => event === 'workerJoined').length >= count)
 const { folder, remove } = scratch()
@@ -53,7 +52,7 @@ async function speed(
   const run = ['--data', 'synthetic', '--limit-train', '512', '--limit-test', '64', '--width', '0.1']
   const settings = ['--port', '0', '--runs', folder, '--evaluate-every', '0', '--json']
   const coordinator = new Convoy(['coordinator', ...run, ...settings])
-  const address = await url(coordinator)
+  const address = await coordinator.address()
   const workers = leafTimes.map((ms, i) =>
     spawn(process.execPath, [process.argv[1], 'sleeper', address, `w${i}`, String(ms)], { stdio: 'inherit' }),
   )
@@ -95,7 +94,7 @@ async function join(rounds: number): Promise<Join[]> {
   const run = ['--data', values.data, '--limit-train', '2000', '--limit-test', '64', '--evaluate-every', '0']
   const small = ['--batch-size', '32', '--ledger', '--name', 'joined']
   const coordinator = new Convoy(['coordinator', ...run, ...small, '--port', '0', '--runs', folder, '--json'])
-  const address = await url(coordinator)
+  const address = await coordinator.address()
   /** Keeps a process, and what it starts, to a core. */
   const pin = (convoy: Convoy, core: 0 | 1) => {
     if (values.pin) execFileSync('taskset', ['-acp', String(core), String(convoy.child.pid)])

@@ -145,7 +145,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzOutcome> {
   })
   let honest: Convoy | undefined
   try {
-    const url = (await coordinator.until((it) => it.event('listening')))['url'] as string
+    const url = await coordinator.address()
     honest = new Convoy(['worker', '--coordinator', url, '--worker-name', 'honest', ...worker], {
       CONVOY_TOKEN: token,
     })

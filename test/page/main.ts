@@ -61,11 +61,7 @@ const settings = [
 
 async function start(name: string): Promise<{ run: Convoy; url: string; dashboard: string }> {
   const run = new Convoy(['coordinator', ...settings, '--name', name])
-  const { url, dashboard } = (await run.until((one) => one.event('listening'))) as Line & {
-    url: string
-    dashboard: string
-  }
-  return { run, url, dashboard }
+  return { run, url: await run.address(), dashboard: await run.address('dashboard') }
 }
 
 /** Resident memory of a process in bytes. */

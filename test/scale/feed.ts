@@ -58,7 +58,7 @@ async function measure(workers: number, { localSteps, flags = [] }: Mode) {
     ...[...(localSteps ? rounds : steps), ...flags, '--epochs', '100000', '--dead-after', '0'],
     ...['--evaluate-every', '0', '--port', '0', '--runs', folder, '--json'],
   ])
-  const url = await coordinator.until(() => coordinator.event('listening')?.['url'] as string | undefined)
+  const url = await coordinator.address()
   const fingerprint = String(coordinator.event('start')!['fingerprint'])
   const children = Array.from({ length: workers }, (_, i) =>
     spawn(

@@ -61,7 +61,7 @@ async function measure(count: number): Promise<Record<string, number>> {
     ],
     ...['--dead-after', '0', '--evaluate-every', '0', '--port', '0', '--runs', folder, '--json'],
   ])
-  const url = await coordinator.until(() => coordinator.event('listening')?.['url'] as string | undefined)
+  const url = await coordinator.address()
   const fingerprint = String(coordinator.event('start')!['fingerprint'])
   const children = Array.from({ length: Math.ceil(count / TOGETHER) }, (_, i) =>
     spawn(

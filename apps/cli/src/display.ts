@@ -1,7 +1,7 @@
 import { TimeLeft, type RunEvent } from '@convoy/coordinator'
 import type { Logger } from 'pino'
 import { eventText, stepOf } from './event-text.ts'
-import { duration, grouped } from './format.ts'
+import { counted, duration, grouped } from './format.ts'
 
 /** Milliseconds between progress lines: in a terminal it is one line that changes, in a pipe a new line each time. */
 const REDRAW = 100
@@ -156,7 +156,7 @@ export class Display {
     const eta = duration(this.#steps > 1 ? this.#timeLeft.seconds : NaN)
     const size = event.size === undefined ? '' : `  ${event.size} px`
     const { epochs = 0, stepsPerEpoch = 1, steps = Infinity } = this.#start ?? {}
-    const workers = `${event.workers} ${event.workers === 1 ? 'worker' : 'workers'}`
+    const workers = counted(event.workers, 'worker')
     const inEpoch = ((event.step - 1) % stepsPerEpoch) + 1
     const filled = Math.round((20 * event.step) / Math.min(epochs * stepsPerEpoch, steps))
     const bar = this.#style === 'terminal' ? `${'█'.repeat(filled)}${'░'.repeat(20 - filled)} ` : ''

@@ -18,6 +18,19 @@ describe('untilText', () => {
 })
 
 describe('eventText', () => {
+  it('names the options that go on as a run began', () => {
+    const first = 'tfjs-wasm 4.22.0 v8 11.3.244, float32, wasm-simd, 1 thread'
+    const mixed = (began: string) =>
+      eventText({ event: 'mixed', worker: 'w', first: began, other: 'other' }, undefined)
+    expect(mixed(first)).toMatch(
+      /; with --engine tfjs-wasm --precision float32 --threads 1 it goes on as it began\.$/,
+    )
+    expect(mixed('webgpu 1, 2 and 3, bf16, A, B, 4 threads')).toMatch(
+      /--engine webgpu --precision bf16 --threads 4/,
+    )
+    expect(mixed('of another version')).toMatch(/; with the options of its first worker it/)
+  })
+
   const start: Extract<RunEvent, { event: 'start' }> = {
     ...{ event: 'start', run: 'r', model: 'm', parameters: 1, data: 'd', origin: 'o', trainImages: 100 },
     ...{ testImages: 10, epochs: 14, stepsPerEpoch: 10, batchSize: 10, seed: 1, resumedAt: 0, work: 8.16 },

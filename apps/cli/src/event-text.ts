@@ -1,6 +1,6 @@
 import { verdictText } from '@convoy/convergence'
-import type { RunEvent } from '@convoy/coordinator'
-import { duration, grouped, percent, work } from './format.ts'
+import { numericsOptions, type RunEvent } from '@convoy/coordinator'
+import { counted, duration, grouped, percent, work } from './format.ts'
 
 type Of<E extends RunEvent['event']> = Extract<RunEvent, { event: E }>
 /** Events that are told in words; the others are only progress. */
@@ -18,7 +18,7 @@ export const stepOf = (start: Of<'start'> | undefined) => (start?.rounds ? 'roun
 
 /** What a step of a run consists of. */
 export const roundsText = ({ replicas, steps }: NonNullable<Of<'start'>['rounds']>) =>
-  `${grouped(replicas)} ${replicas === 1 ? 'replica' : 'replicas'} × ${grouped(steps)} ${steps === 1 ? 'step' : 'steps'}`
+  `${counted(replicas, 'replica')} × ${counted(steps, 'step')}`
 
 /** What a run with `--until` came to. */
 export function untilText(until: NonNullable<Of<'done'>['until']>): string {
@@ -27,7 +27,7 @@ export function untilText(until: NonNullable<Of<'done'>['until']>): string {
   const reached = until.reached ? `reached ${accuracy}` : `${accuracy} not reached`
   // Where all images were of full size, the epochs say it.
   const cost = until.work < epochs ? `, the work of ${work(until.work)} full-size ones,` : ''
-  return `${reached} after ${grouped(epochs)} ${epochs === 1 ? 'epoch' : 'epochs'}${cost} in ${duration(until.seconds)}`
+  return `${reached} after ${counted(epochs, 'epoch')}${cost} in ${duration(until.seconds)}`
 }
 
 const texts: Texts = {
@@ -36,7 +36,7 @@ const texts: Texts = {
       `data       ${event.origin}`,
       `           ${grouped(event.trainImages)} training and ${grouped(event.testImages)} test images`,
       `model      ${event.model}, ${grouped(event.parameters)} parameters`,
-      `run        ${event.run}, seed ${event.seed}, ${grouped(event.epochs)} epochs of ${grouped(event.stepsPerEpoch)} ${stepOf(event)}s, ${event.rounds ? `${roundsText(event.rounds)}, ` : ''}batch ${grouped(event.batchSize)}`,
+      `run        ${event.run}, seed ${event.seed}, ${counted(event.epochs, 'epoch')} of ${counted(event.stepsPerEpoch, stepOf(event))}, ${event.rounds ? `${roundsText(event.rounds)}, ` : ''}batch ${grouped(event.batchSize)}`,
       ...(event.resumedAt > 0
         ? [`           goes on after ${stepOf(event)} ${grouped(event.resumedAt)}`]
         : []),
@@ -59,7 +59,8 @@ const texts: Texts = {
     ].join('\n'),
   frozen: (event) =>
     `frozen     ${event.layers.join(', ')}: ${grouped(event.trained)} of ${grouped(event.of)} parameters are trained`,
-  listening: (event) => [`dashboard  ${event.dashboard}`, `listening  ${event.url}`].join('\n'),
+  listening: (event) =>
+    [...(event.dashboard ? [`dashboard  ${event.dashboard}`] : []), `listening  ${event.url}`].join('\n'),
   waiting: (event) => `waiting    ${event.reason}`,
   workerJoined: (event) => `joined     ${event.worker} (${event.workers} now): ${event.engine}`,
   workerLeft: (event) => `left       ${event.worker} (${event.workers} now): ${event.reason}`,
@@ -72,14 +73,14 @@ const texts: Texts = {
   setAside: (event) => `set aside  ${event.worker} for ${event.seconds} s: ${event.code}`,
   muted: (event) => `…          ${grouped(event.count)} more lines of kind ${event.of} are not shown`,
   dishonest: (event) =>
-    `DISHONEST  ${event.worker} gave a wrong gradient for [${event.lo}, ${event.hi}) of step ${event.step}; it is out of this run`,
+    `DISHONEST  ${event.worker} gave a wrong gradient for [${event.lo}, ${event.hi}) of step ${event.step}; ${event.warned ? 'it is a relay, and checks its workers from now on' : 'it is out of this run'}`,
   disputed: (event) =>
     `disputed   ${event.workers.join(' and ')} give different gradients for [${event.lo}, ${event.hi}) of step ${event.step}; another worker is needed to tell who is right`,
   diverged: (event) => `DIVERGED   at step ${event.step}: ${event.message}`,
   rolledBack: (event) =>
     `back       from step ${event.from} to ${event.to}, rate ×${event.rateFactor}: ${event.reason}`,
   mixed: (event) =>
-    `mixed      ${event.worker} computes with ${event.other}; the run began with ${event.first}. The result depends on who computes what.`,
+    `mixed      ${event.worker} computes with ${event.other}; the run began with ${event.first}. The result depends on who computes what; with ${numericsOptions(event.first)} it goes on as it began.`,
   wireBound: (event) =>
     `wire       ${percent(event.share)} of a step goes to parameters and gradients on their way, not to computing. Rounds need them seldom: a new run with --replicas ${event.replicas} --local-steps ${event.localSteps}; --wire int8 --down bf16 makes them smaller.`,
   verdict: (event) => `verdict    ${verdictText(event.verdict)}: ${event.reason}`,

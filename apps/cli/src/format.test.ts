@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { duration, percent } from './format.ts'
+import { counted, duration, percent } from './format.ts'
 
 describe('duration', () => {
   it.each([
@@ -16,4 +16,9 @@ describe('duration', () => {
 
 describe('percent', () => {
   it('has two places', () => expect(percent(0.90916)).toBe('90.92 %'))
+})
+
+describe('counted', () => {
+  it('has one thing in the singular', () =>
+    expect([0, 1, 1_024].map((n) => counted(n, 'step'))).toEqual(['0 steps', '1 step', '1,024 steps']))
 })

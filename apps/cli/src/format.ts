@@ -13,3 +13,5 @@ export const percent = (share: number) => `${(100 * share).toFixed(2)} %`
 /** Epochs of full-size images as `6.1`. */
 export const work = (epochs: number) => epochs.toLocaleString('en-US', { maximumFractionDigits: 1 })
 export const grouped = (n: number) => n.toLocaleString('en-US')
+/** A count of things: `1 step`, `1,024 steps`. */
+export const counted = (n: number, thing: string) => `${grouped(n)} ${thing}${n === 1 ? '' : 's'}`

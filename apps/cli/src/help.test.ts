@@ -3,9 +3,9 @@ import { coordinatorSchema } from '@convoy/coordinator/config'
 import { workerSchema } from '@convoy/worker/config'
 import { describe, expect, it } from 'vitest'
 import { addOptions, flagOf } from './options.ts'
-import { evaluateSchema, logSchema, optionGroups, trainSchema } from './schemas.ts'
+import { evaluateSchema, logSchema, optionGroups, relaySchema, trainSchema } from './schemas.ts'
 
-const schemas = [trainSchema, logSchema, coordinatorSchema, workerSchema, evaluateSchema]
+const schemas = [trainSchema, logSchema, coordinatorSchema, workerSchema, evaluateSchema, relaySchema]
 const grouped = Object.values(optionGroups).flatMap(({ keys }): readonly string[] => keys)
 
 /** What a command prints with all options of `convoy train`, and how it ends. */

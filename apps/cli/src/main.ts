@@ -7,7 +7,7 @@ import manifest from '../package.json' with { type: 'json' }
 import type { Logger } from 'pino'
 import type { z } from 'zod'
 import { openLog } from './log.ts'
-import { EXIT, evaluateSchema, logSchema, trainSchema } from './schemas.ts'
+import { EXIT, evaluateSchema, logSchema, relaySchema, trainSchema } from './schemas.ts'
 import { addOptions, checkConfigFile, collect, type Given } from './options.ts'
 
 /** Options that are not part of any schema. */
@@ -116,6 +116,18 @@ addOptions(
   await startLog(options, set)
   const { work } = await import('./work.ts')
   process.exitCode = await work(collect(workerSchema, set), { ...options, logger })
+})
+
+addOptions(
+  command('relay', 'one worker to a coordinator elsewhere, and the coordinator of workers here')
+    .option('--config <FILE>', 'JSON file of options')
+    .option(...offline),
+  relaySchema.extend(logSchema.shape),
+).action(async (options: Common & Record<string, unknown>) => {
+  const set = given(options, [relaySchema, logSchema])
+  await startLog(options, set)
+  const { relay } = await import('./relay.ts')
+  process.exitCode = await relay(collect(relaySchema, set), { ...options, logger })
 })
 
 const takenAs =

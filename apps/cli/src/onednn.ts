@@ -14,7 +14,7 @@ export function slowness(): string {
 }
 
 /**
- * Fetches oneDNN, once, where this machine would compute with it and has none; where that fails, a line says what it costs.
+ * Fetches oneDNN, once, where this machine would compute with it and has none; where that fails, or it does not load, a line says what it costs.
  *
  * Throws E_SETUP where it fails and the engine was named.
  */
@@ -23,10 +23,13 @@ export async function bringOnednn(
   display: Display,
   signal?: AbortSignal,
 ): Promise<void> {
-  if (gpu || (engine !== 'auto' && engine !== 'onednn') || process.env['CONVOY_ONEDNN']) return
+  const given = process.env['CONVOY_ONEDNN']
+  // What was named is not fetched; a worker that was told to use it says what is wrong with it.
+  if (gpu || (engine !== 'auto' && (engine !== 'onednn' || given))) return
   // Loaded here only: a coordinator's image has no engines, and a worker's not all of them.
   const library = await import('@convoy/engine-onednn').catch(() => undefined)
-  if (!library || library.onednnStatus().found) return
+  const status = library?.onednnStatus()
+  if (!library || !status || status.found) return
   if (engine === 'auto' && (await hasOther())) return
   const other = await import('@convoy/engine-tfjs').then(
     ({ tensorflowIsSetUp }) =>
@@ -38,6 +41,7 @@ export async function bringOnednn(
       event: 'slowEngine',
       reason: `${other}: oneDNN ${reason}; ./convoy doctor says what to do`,
     })
+  if (given) return without(`is not loaded, ${status.reason}`)
   if (!library.canFetchOnednn()) return without('is not installed')
   if (isOffline(process.env) && engine === 'auto')
     return without('is not installed and not fetched while offline')
@@ -48,6 +52,9 @@ export async function bringOnednn(
       ...(signal ? { signal } : {}),
     })
     display.say(`engine     oneDNN was fetched into ${folder}`)
+    const fetched = library.onednnStatus()
+    // Nothing may be run from where the cache is, or an older one of the system is in the way.
+    if (!fetched.found && engine === 'auto') without(`is not loaded, ${fetched.reason}`)
   } catch (error) {
     if (signal?.aborted) return
     if (engine === 'onednn') throw error

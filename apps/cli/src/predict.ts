@@ -42,7 +42,7 @@ async function imagesOf(paths: readonly string[]): Promise<string[]> {
           'Give images or folders of images.',
         )
       }
-      files.push(...images.map((name) => path.join(given, name)))
+      for (const name of images) files.push(path.join(given, name))
     }
   }
   return files
@@ -92,7 +92,8 @@ export async function predict(paths: readonly string[], given: Given, options: O
   const size = volume(model.input)
   const images = new Float32Array(PREDICT_BATCH * size)
   const logits = new Float32Array(model.classes)
-  const widest = Math.max(...files.map((file) => file.length))
+  // Not Math.max(...): a folder may have more images than a call has arguments.
+  const widest = files.reduce((most, { length }) => Math.max(most, length), 0)
   let failed = false
   for (let from = 0; from < files.length; from += PREDICT_BATCH) {
     const batch = files.slice(from, from + PREDICT_BATCH)

@@ -1,5 +1,5 @@
-import { coordinatorSchema, dataSchema, trainingSchema } from '@convoy/coordinator/config'
-import { engineSchema } from '@convoy/worker/config'
+import { coordinatorSchema, dataSchema, serverSchema, trainingSchema } from '@convoy/coordinator/config'
+import { connectionSchema, engineSchema, workerSchema } from '@convoy/worker/config'
 import { z } from 'zod'
 
 /** Exit codes: done, failed, wrong usage, interrupted. */
@@ -36,6 +36,21 @@ export const trainSchema = z.object({
     }),
 })
 export const evaluateSchema = z.object({ ...localSchema.shape, ...engineSchema.shape, ...dataSchema.shape })
+const { coordinator, ...connection } = connectionSchema.shape
+/** A relay has the options of a worker's connection, and of a coordinator's door. */
+export const relaySchema = z.object({
+  ...connection,
+  ...serverSchema.shape,
+  upstream: coordinator
+    .unwrap()
+    .meta({ description: 'address of the coordinator above: ws://… or wss://…', unit: 'URL' }),
+  port: serverSchema.shape.port.unwrap().default(7312).meta({ description: 'port for workers', unit: 'N' }),
+  data: workerSchema.shape.data,
+  token: connection.token.meta({
+    description: 'what the coordinator above asks for, and what this relay asks workers for',
+    unit: 'TEXT',
+  }),
+})
 
 /**
  * What options are for: every key of every schema is in one group, for help, docs and whoever else shows them. Most used
@@ -99,7 +114,7 @@ export const optionGroups = {
   address: {
     title: 'where the coordinator listens, and who may come',
     often: 2,
-    keys: ['port', 'host', 'coordinator', 'token', 'tlsCert', 'tlsKey', 'tlsCa'],
+    keys: ['port', 'host', 'coordinator', 'upstream', 'token', 'tlsCert', 'tlsKey', 'tlsCa'],
   },
 } as const satisfies Record<string, { title: string; often: number; keys: readonly string[] }>
 

@@ -1,5 +1,5 @@
 import { ConvoyError } from '@convoy/errors'
-import { keepHealthFile, Worker, workerSchema } from '@convoy/worker'
+import { ComputeThread, keepHealthFile, Worker, workerSchema } from '@convoy/worker'
 import type { Logger } from 'pino'
 import { Display, styleFor } from './display.ts'
 import { bringOnednn } from './onednn.ts'
@@ -24,15 +24,13 @@ export async function work(
   // What `convoy train` starts finds what it has fetched.
   if (!managed) await bringOnednn({ engine, gpu }, new Display(styleFor(json), process.stdout, logger))
   log(`looking for the coordinator at ${config.coordinator}`)
-  const worker = new Worker(
-    config,
-    {
-      engine: { engine, precision, threads, device, gpu },
-      ...(config.data === undefined ? {} : { data: config.data }),
-    },
-    new URL('./compute.mjs', import.meta.url),
-    log,
-  )
+  const { data } = config
+  const setup = {
+    engine: { engine, precision, threads, device, gpu },
+    ...(data === undefined ? {} : { data }),
+  }
+  const open = () => new ComputeThread(setup, new URL('./compute.mjs', import.meta.url))
+  const worker = new Worker(config, open, log)
   const endHealth =
     config.healthFile === undefined ? undefined : keepHealthFile(config.healthFile, () => worker.joined)
   let signals = 0

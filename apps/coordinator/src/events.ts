@@ -58,8 +58,8 @@ export type RunEvent =
     }
   /** Layers are frozen: so many parameters are trained. */
   | { event: 'frozen'; layers: readonly string[]; trained: number; of: number }
-  /** Where workers connect, and where the page is. */
-  | { event: 'listening'; url: string; dashboard: string }
+  /** Where workers connect, and where the page is; a relay has none. */
+  | { event: 'listening'; url: string; dashboard?: string }
   | { event: 'waiting'; reason: string }
   | { event: 'workerJoined'; worker: string; engine: string; workers: number }
   | { event: 'workerLeft'; worker: string; reason: string; workers: number }
@@ -70,8 +70,8 @@ export type RunEvent =
   | { event: 'setAside'; worker: string; seconds: number; code: string }
   /** So many events of a kind were left out, since peers brought about too many of them. */
   | { event: 'muted'; of: RunEvent['event']; count: number }
-  /** A worker's answer was not the one that two others gave. */
-  | { event: 'dishonest'; worker: string; step: number; lo: number; hi: number }
+  /** A worker's answer was not the one that two others gave. A relay that is `warned` stays, and checks its workers from then on. */
+  | { event: 'dishonest'; worker: string; step: number; lo: number; hi: number; warned?: true }
   /** Answers to a node differ, and nobody is there who could tell who is right. */
   | { event: 'disputed'; workers: string[]; step: number; lo: number; hi: number }
   | { event: 'diverged'; step: number; reason: string; message: string }

@@ -1,15 +1,15 @@
 import { encodeFrame } from '@convoy/protocol'
-import type { Job, ParameterFrame } from './cluster/index.ts'
+import type { Job, SentParameters } from './cluster/index.ts'
 
 // What tests compute.
 
 /** Parameters to compute with. */
-export const frame = {
+export const frame: SentParameters = {
   version: 1,
   bytes: encodeFrame({ kind: 'parameters', step: 1 }),
   retain() {},
   release() {},
-} as ParameterFrame
+}
 
 /** A gradient of three leaves; `accept` may throw. */
 export const gradientJob = (step: number, accept: (node: string, worker: string) => void): Job => ({

@@ -2,8 +2,8 @@ import { augmentationSpec, LeafImages, preprocessingSpec } from '@convoy/data'
 import { Masks, PREDICT_BATCH, type CompiledModel, type Engine } from '@convoy/engine'
 import { parameterLayout, resized, trainedLayout, volume, type ModelSpec } from '@convoy/model'
 import { LocalSteps } from '@convoy/optim'
-import type { CoordinatorMessage, MessageOf } from '@convoy/protocol'
-import { Encoder, expandBf16, NodeSummer } from '@convoy/reduction'
+import { SumFrames, type CoordinatorMessage, type MessageOf } from '@convoy/protocol'
+import { expandBf16, NodeSummer } from '@convoy/reduction'
 import { MessageChannel } from 'node:worker_threads'
 
 type Welcome = MessageOf<CoordinatorMessage, 'welcome'>
@@ -54,14 +54,11 @@ export class Bench {
   /** For images that are made smaller, by size. */
   readonly smaller: ReadonlyMap<number, Plan>
   readonly summer: NodeSummer
-  readonly encoder: Encoder
   /** Where steps are rounds. */
   readonly local: Local | undefined
   readonly pixelsPerImage: number
-  /** Numbers of a gradient: one for each parameter that is trained. */
-  readonly gradientSize: number
-  /** Frames that came back after they were sent. */
-  readonly frames: ArrayBuffer[] = []
+  /** What answers are made in. */
+  readonly frames: SumFrames
   readonly #parameterCount: number
   /** The newest parameters. */
   #parameters: { readonly step: number; readonly values: Float32Array } | undefined
@@ -74,9 +71,9 @@ export class Bench {
     this.model = model
     this.full = full
     this.smaller = smaller
-    this.gradientSize = trainedLayout(model).size
-    this.summer = new NodeSummer(this.gradientSize)
-    this.encoder = new Encoder(this.gradientSize)
+    const { size } = trainedLayout(model)
+    this.summer = new NodeSummer(size)
+    this.frames = new SumFrames(size, welcome.seed)
     this.local = localOf(welcome)
     this.pixelsPerImage = volume(model.input)
     this.#parameterCount = parameterLayout(model).size

@@ -4,17 +4,15 @@ import { createEngine } from '@convoy/engines'
 import { asConvoyError } from '@convoy/errors'
 import {
   encodeFrame,
-  RESERVED,
-  reserveFrame,
-  sealFrame,
   type CoordinatorMessage,
   type MessageOf,
+  type Order,
+  type Outcome,
 } from '@convoy/protocol'
-import { encodedBytes } from '@convoy/reduction'
 import { setImmediate as hearMessages } from 'node:timers/promises'
 import { parentPort, workerData } from 'node:worker_threads'
 import { Bench, free } from './bench.ts'
-import type { ComputeSetup, Order, Outcome } from './messages.ts'
+import type { ComputeSetup } from './compute-thread.ts'
 import { computeRound } from './round.ts'
 import { Task, type Request } from './task.ts'
 
@@ -87,8 +85,11 @@ function handle(order: Order): void {
       if (task) task.cancelled = true
       bench?.forget()
       break
+    case 'refused':
+      // What an engine computes twice is the same.
+      break
     case 'reuse':
-      bench?.frames.push(order.frame)
+      bench?.frames.reuse(order.frame)
       break
     case 'stop':
       bench?.dispose()
@@ -148,15 +149,9 @@ async function computeGradient(task: Task): Promise<void> {
 
 /** Answers a request with its node's sum, in the encoding that was asked for. */
 function sendSum({ bench, work }: Task, seconds: number): void {
-  const { gradientSize, summer, encoder, frames, welcome } = bench
+  const { summer, frames } = bench
   const { gradient, loss, correct } = summer.result()
-  const { id, step, lo, hi, count, encoding } = work
-  const payloadBytes = encodedBytes(encoding, gradientSize)
-  const frame = frames.pop() ?? reserveFrame(encodedBytes('float32', gradientSize))
-  const key = { seed: welcome.seed, step, lo, hi }
-  encoder.encode(encoding, gradient.values, key, new Uint8Array(frame, RESERVED, payloadBytes))
-  const header = { kind: 'gradient', id, step, lo, hi, count, loss, correct, seconds }
-  const length = sealFrame(frame, header, payloadBytes).byteLength
+  const { frame, length } = frames.seal(work, { values: gradient.values, loss, correct, seconds })
   tell({ kind: 'frame', frame, length, reusable: true }, [frame])
 }
 

@@ -21,8 +21,8 @@ export const engineSchema = z.object({
   gpu: z.boolean().default(false).meta({ description: 'refuse to compute on anything but a GPU' }),
 })
 
-export const workerSchema = z.object({
-  ...engineSchema.shape,
+/** How a worker's connection is made, and what becomes of it. */
+export const connectionSchema = z.object({
   coordinator: z
     .string()
     .default('ws://127.0.0.1:7311')
@@ -37,10 +37,6 @@ export const workerSchema = z.object({
     .regex(/^[\w.:@-]{1,100}$/, 'letters, digits and . : @ _ - only')
     .optional()
     .meta({ description: 'name to go by (default: host name and process id)', unit: 'NAME' }),
-  data: z
-    .string()
-    .optional()
-    .meta({ description: 'a data set of its own, which spares sending images', unit: 'SOURCE' }),
   grace: z
     .number()
     .positive()
@@ -56,5 +52,15 @@ export const workerSchema = z.object({
   }),
 })
 
+export const workerSchema = z.object({
+  ...engineSchema.shape,
+  ...connectionSchema.shape,
+  data: z
+    .string()
+    .optional()
+    .meta({ description: 'a data set of its own, which spares sending images', unit: 'SOURCE' }),
+})
+
+export type ConnectionConfig = z.infer<typeof connectionSchema>
 export type EngineConfig = z.infer<typeof engineSchema>
 export type WorkerConfig = z.infer<typeof workerSchema>

@@ -1,5 +1,6 @@
-export { engineSchema, workerSchema } from './config.ts'
-export type { EngineConfig, WorkerConfig } from './config.ts'
+export { connectionSchema, engineSchema, workerSchema } from './config.ts'
+export type { ConnectionConfig, EngineConfig, WorkerConfig } from './config.ts'
+export { ComputeThread } from './compute-thread.ts'
 export { keepHealthFile } from './health.ts'
 export { Worker } from './worker.ts'
 export type { WorkerLog } from './worker.ts'

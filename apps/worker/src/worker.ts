@@ -9,8 +9,10 @@ import {
   SILENCE,
   socketOptions,
   TRAILER,
+  type Computer,
   type CoordinatorMessage,
   type MessageOf,
+  type Outcome,
   type WorkerMessage,
 } from '@convoy/protocol'
 import { parameterLayout } from '@convoy/model'
@@ -19,10 +21,8 @@ import { readFileSync } from 'node:fs'
 import type { Agent, IncomingMessage } from 'node:http'
 import { availableParallelism, hostname } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Worker as Thread } from 'node:worker_threads'
 import { WebSocket } from 'ws'
-import type { WorkerConfig } from './config.ts'
-import type { ComputeSetup, Order, Outcome } from './messages.ts'
+import type { ConnectionConfig } from './config.ts'
 import { Passage } from './passage.ts'
 
 /** The longest pause between attempts to reach the coordinator, in milliseconds. */
@@ -36,13 +36,13 @@ type EngineOutcome = Extract<Outcome, { kind: 'engine' }>
 export type WorkerLog = (text: string) => void
 
 /**
- * A worker: its socket lives here, its engine on a thread of its own, so that heartbeats flow while native code runs.
+ * A worker's connection to its coordinator; what computes is another's: a thread with an engine, or the workers below a relay.
  * It looks for its coordinator again whenever the connection is lost.
  */
 export class Worker {
-  readonly #config: WorkerConfig
+  readonly #config: ConnectionConfig
   readonly #log: WorkerLog
-  readonly #thread: Thread
+  readonly #computer: Computer
   readonly #instance = randomBytes(16).toString('hex')
   /** Of the proxy that the coordinator is reached through. */
   #agent: Agent | undefined
@@ -59,18 +59,17 @@ export class Worker {
   #fatal: ConvoyError | undefined
 
   /**
-   * @param computeFile The compute thread's program.
-   * Throws E_USAGE where the address or the TLS file is not usable.
+   * @param open Opens what computes.
+   * Throws E_USAGE where the address or the TLS file is not usable; then nothing was opened.
    */
-  constructor(config: WorkerConfig, setup: ComputeSetup, computeFile: URL, log: WorkerLog) {
+  constructor(config: ConnectionConfig, open: () => Computer, log: WorkerLog) {
     checkAddress(config.coordinator)
     this.#config = config
     this.#log = log
     this.#name = config.workerName ?? `${hostname()}-${process.pid}`
     this.#tls = readCertificate(config.tlsCa)
-    this.#thread = new Thread(computeFile, { workerData: setup })
-    this.#thread.on('message', (outcome: Outcome) => this.#compute(outcome))
-    this.#thread.on('error', (error) => this.#fail(asConvoyError(error)))
+    this.#computer = open()
+    this.#computer.hear = (outcome) => this.#compute(outcome)
   }
 
   /** Works until the coordinator says goodbye, `stop` is called, or nothing can be done any more (then it throws). */
@@ -131,7 +130,7 @@ export class Worker {
     const started = performance.now()
     if (this.#socket?.readyState === WebSocket.OPEN) {
       const drained = new Promise<void>((resolve) => (this.#drained = resolve))
-      this.#order({ kind: 'drain' })
+      this.#computer.order({ kind: 'drain' })
       const { grace } = this.#config
       const late = sleep(1000 * grace, 'late' as const, { ref: false })
       if ((await Promise.race([drained, late])) === 'late')
@@ -150,13 +149,10 @@ export class Worker {
     return this.#joined
   }
 
-  /** Ends the compute thread. */
+  /** Ends the connection, and what computes. */
   async dispose(): Promise<void> {
     this.#socket?.terminate()
-    const ended = new Promise<void>((resolve) => this.#thread.once('exit', () => resolve()))
-    this.#order({ kind: 'stop' })
-    await Promise.race([ended, sleep(5_000, undefined, { ref: false })])
-    await this.#thread.terminate()
+    await this.#computer.dispose()
   }
 
   /** One connection, from opening to its end. */
@@ -217,7 +213,7 @@ export class Worker {
         clearInterval(watch)
         if (this.#joined && !goodbye) this.#broke(code)
         this.#joined = false
-        this.#order({ kind: 'forget' })
+        this.#computer.order({ kind: 'forget' })
         this.#drained?.()
         resolve(goodbye ? { connected, goodbye } : { connected })
       })
@@ -235,7 +231,7 @@ export class Worker {
   #greet(): void {
     // The engine may still be loading; its outcome greets then.
     if (!this.#engine || this.#socket?.readyState !== WebSocket.OPEN) return
-    const { description, numerics, fingerprint } = this.#engine
+    const { description, numerics, fingerprint, relay } = this.#engine
     this.#say({
       kind: 'hello',
       version: PROTOCOL_VERSION,
@@ -245,6 +241,7 @@ export class Worker {
       numerics,
       cores: availableParallelism(),
       ...(fingerprint === undefined ? {} : { fingerprint }),
+      ...(relay ? { relay } : {}),
     })
   }
 
@@ -256,17 +253,18 @@ export class Worker {
         this.#joined = true
         this.#passage.joined((message.down === 'bf16' ? 2 : 4) * parameterLayout(message.model).size)
         this.#log(`joined run ${message.run} at ${this.#config.coordinator} as ${message.name}`)
-        return this.#order({ kind: 'compile', welcome: message })
+        return this.#computer.order({ kind: 'compile', welcome: message })
       case 'parameters':
         this.#passage.heard()
-        return this.#order({ kind: 'parameters', step: message.step, payload: owned(payload) }, true)
+        return this.#computer.order({ kind: 'parameters', step: message.step, payload: owned(payload) })
       case 'work':
         if (this.#draining) return
-        return this.#order({ kind: 'work', work: message, payload: owned(payload) }, true)
+        return this.#computer.order({ kind: 'work', work: message, payload: owned(payload) })
       case 'cancel':
-        return this.#order({ kind: 'cancel', id: message.id })
+        return this.#computer.order({ kind: 'cancel', id: message.id })
       case 'refused':
-        return this.#log(`an answer was refused: ${message.code}: ${message.message}`)
+        this.#log(`an answer was refused: ${message.code}: ${message.message}`)
+        return this.#computer.order({ kind: 'refused', code: message.code })
       default:
         message satisfies never
     }
@@ -279,7 +277,7 @@ export class Worker {
         this.#log(`computing with ${outcome.description}`)
         return this.#greet()
       case 'compiled':
-        return this.#say({ kind: 'ready' })
+        return this.#draining ? undefined : this.#say({ kind: 'ready' })
       case 'draining': {
         const { finishing } = outcome
         return this.#say({ kind: 'leaving', ...(finishing === undefined ? {} : { finishing }) })
@@ -287,7 +285,7 @@ export class Worker {
       case 'frame': {
         const { frame, length, reusable } = outcome
         const back = () => {
-          if (reusable) this.#order({ kind: 'reuse', frame }, true)
+          if (reusable) this.#computer.order({ kind: 'reuse', frame })
         }
         if (this.#socket?.readyState !== WebSocket.OPEN) return back()
         this.#passage.sent(length)
@@ -297,6 +295,8 @@ export class Worker {
         const { id, step, lo, hi } = outcome.work
         return this.#say({ kind: 'failed', id, step, lo, hi, why: outcome.why.slice(0, 2_000) })
       }
+      case 'dishonest':
+        return this.#say(outcome)
       case 'drained':
         return this.#drained?.()
       case 'error':
@@ -306,11 +306,6 @@ export class Worker {
       default:
         outcome satisfies never
     }
-  }
-
-  #order(order: Order, transfer = false): void {
-    const bytes = order.kind === 'reuse' ? order.frame : 'payload' in order ? order.payload.buffer : undefined
-    this.#thread.postMessage(order, transfer && bytes ? [bytes as ArrayBuffer] : [])
   }
 
   #say(message: WorkerMessage): void {

@@ -201,6 +201,24 @@ describe('what a run does besides', () => {
     expect(feed(convergence, falling.slice(1), 2).filter(Boolean)).toEqual([])
   })
 
+  it('says at the end of a run that was too short for a verdict whether it is no better than guessing', () => {
+    const end = (costs: readonly number[]) => {
+      const convergence = new Convergence(2.3)
+      feed(convergence, costs)
+      return convergence.end()
+    }
+    const flat = [2.52, 2.52, 2.51, 2.52, 2.52]
+    expect(end(flat)).toEqual({
+      verdict: 'notLearning',
+      reason:
+        'The run is over, and its cost, 2.52, is no better than guessing (2.3): train longer, or change the rate, the features or the model.',
+    })
+    expect(end(flat.slice(1))).toBeUndefined()
+    expect(end([2.5, 2.4, 2.2, 2.1, 2.0])).toBeUndefined()
+    // It has its verdict.
+    expect(end(falling)).toBeUndefined()
+  })
+
   it('averages over 1,000 and 5,000 samples', () => {
     const convergence = new Convergence(2.3)
     feed(convergence, [6, 5, 4, 3, 2, 1])

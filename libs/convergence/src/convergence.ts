@@ -141,6 +141,21 @@ export class Convergence {
     return judgement
   }
 
+  /**
+   * What a run that is over came to, where it was too short for a verdict: `notLearning` where five windows or more are there, and the
+   * level is that of guessing. Gives it back where it is new.
+   */
+  end(): Judgement | undefined {
+    const windows = this.#blocks.recent.slice(-LEVEL).map(({ mean }) => mean)
+    if (this.judgement || windows.length < LEVEL || median(windows) < GUESSING * this.#guessing)
+      return undefined
+    const level = cost(median(windows))
+    return this.decide({
+      verdict: 'notLearning',
+      reason: `The run is over, and its cost, ${level}, is no better than guessing (${cost(this.#guessing)}): train longer, or change the rate, the features or the model.`,
+    })
+  }
+
   /** What cannot wait. */
   #urgent(mean: number): Judgement | undefined {
     if (!Number.isFinite(mean)) return this.decide(diverging('The cost is not finite'))

@@ -18,9 +18,9 @@ interface Header {
   readonly skipped?: string[]
 }
 
-/** A key for what a conversion depends on. */
-export function cacheKey(...parts: readonly (string | number)[]): string {
-  return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32)
+/** A key for what a conversion depends on. Lists are not to be spread: one of 60,000 files is more than the stack holds. */
+export function cacheKey(...parts: readonly (string | number | readonly string[])[]): string {
+  return createHash('sha256').update(JSON.stringify(parts.flat())).digest('hex').slice(0, 32)
 }
 
 const fileOf = (directory: string, key: string) => path.join(directory, 'datasets', `${key}.dataset`)

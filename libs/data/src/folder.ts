@@ -2,7 +2,7 @@ import { ConvoyError } from '@convoy/errors'
 import type { Stats } from 'node:fs'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
-import { isHidden } from './layout.ts'
+import { isHidden } from './names.ts'
 import { countFiles, roomForFiles, tooLarge, type Source, type SourceFile } from './source.ts'
 
 /**

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { byName, layOut } from './layout.ts'
+import { layOut } from './layout.ts'
+import { byName } from './names.ts'
 
 const file = (path: string) => ({ path, size: 1 })
 const of = (...paths: string[]) => layOut('it', paths.map(file), [])

@@ -1,5 +1,7 @@
 import { ConvoyError } from '@convoy/errors'
 import path from 'node:path'
+import { isMetadata, NO_METADATA, type Metadata } from './metadata.ts'
+import { byName, few, isHidden, isImageName } from './names.ts'
 import type { SourceFile } from './source.ts'
 
 /** An image that belongs to a class of a split. */
@@ -21,9 +23,6 @@ export interface Layout<F extends SourceFile = SourceFile> {
   readonly leftOut: ReadonlyMap<string, string>
 }
 
-const IMAGE = /\.(jpe?g|jpe|jfif|png|webp|gif|bmp|dib|tiff?|avif|ppm|pgm|pbm|pnm)$/i
-const HIDDEN =
-  /^(\..*|__MACOSX|@eaDir|lost\+found|\$RECYCLE\.BIN|System Volume Information|Thumbs\.db|desktop\.ini)$/i
 /** The names that Hugging Face's image folders take (datasets, data_files.py), whatever their case. */
 const SPLITS = {
   train: /^(train|training)$/i,
@@ -31,29 +30,8 @@ const SPLITS = {
   validation: /^(val|valid|validation|dev)$/i,
 } as const
 type Split = keyof typeof SPLITS
-const LAYOUT = 'Lay it out as train/<class>/* and test/<class>/*.'
-
-/** Whether a file's name is that of an image. */
-export function isImageName(name: string): boolean {
-  return IMAGE.test(name)
-}
-
-/** Whether a file or folder belongs to a system or an editor rather than to the data. */
-export function isHidden(name: string): boolean {
-  return HIDDEN.test(name)
-}
-
-/** The order of code points, which is how Keras and torchvision sort names; UTF-16's is another beyond U+FFFF. */
-export function byName(a: string, b: string): number {
-  const length = Math.min(a.length, b.length)
-  for (let i = 0; i < length; i++) {
-    const [x, y] = [a.charCodeAt(i), b.charCodeAt(i)]
-    if (x === y) continue
-    const [high, low] = [x >= 0xd800 && x < 0xe000, y >= 0xd800 && y < 0xe000]
-    return high === low ? x - y : high ? (y >= 0xe000 ? 1 : x - y) : x >= 0xe000 ? -1 : x - y
-  }
-  return a.length - b.length
-}
+const LAYOUT =
+  'Lay it out as train/<class>/* and test/<class>/*, or give a metadata.csv with the columns file_name and label.'
 
 const splitOf = (name: string) => (Object.keys(SPLITS) as Split[]).find((split) => SPLITS[split].test(name))
 
@@ -71,12 +49,6 @@ function tally(names: readonly string[]): string {
     .map(([kind, n]) => `${n} ${kind}`)
     .join(', ')
     .concat(more)
-}
-
-/** The first few of many, in words. */
-export function few(names: readonly string[], most = 3): string {
-  const more = names.length - most
-  return `${names.slice(0, most).join(', ')}${more > 0 ? ` and ${more} more` : ''}`
 }
 
 const files = (count: number) => (count === 1 ? '1 file is' : `${count} files are`)
@@ -145,6 +117,48 @@ function unsplit<F extends SourceFile>(seen: readonly F[]): Place<F>[] {
   })
 }
 
+/** The places of files that metadata has labels for: in splits, or all in none. */
+function labelled<F extends SourceFile>(seen: readonly F[], labels: Metadata['labels']): Place<F>[] {
+  const places = seen.flatMap((file) => {
+    const label = labels.get(file.path)
+    if (label === undefined) return []
+    const parts = file.path.split('/').slice(0, -1)
+    const at = parts.findLastIndex((part) => splitOf(part) !== undefined)
+    return [{ file, root: parts.slice(0, Math.max(0, at)).join('/'), folder: parts[at] ?? '', label }]
+  })
+  const split = places.filter(({ folder }) => folder !== '')
+  return split.length > 0 ? split : places
+}
+
+/** Where files are: in folders of classes or, where those are fewer than two, as metadata says. */
+function arrange<F extends SourceFile>(seen: readonly F[], { labels }: Metadata) {
+  const split = seen.flatMap((file) => placed(file) ?? [])
+  const isSplit = split.some(({ file }) => isImageName(file.path))
+  const places = isSplit ? split : unsplit(seen)
+  const classes = new Set(places.flatMap(({ file, label }) => (isImageName(file.path) ? [label] : [])))
+  // Without classes in them, splits look like classes.
+  const found = classes.size > 1 && (isSplit || [...classes].some((label) => splitOf(label) === undefined))
+  if (found || labels.size === 0) return { places, isSplit, byFolder: true }
+  const told = labelled(seen, labels)
+  return { places: told, isSplit: told.some(({ folder }) => folder !== ''), byFolder: false }
+}
+
+/** Whether metadata divides images as their folders do, under the same names or, such as numbers, under others; else what it says. */
+function contradiction(places: readonly Place<SourceFile>[], { labels }: Metadata): string[] {
+  const both = places.flatMap(({ file, label }) => {
+    const other = labels.get(file.path)
+    return other === undefined ? [] : [{ name: file.path, label, other }]
+  })
+  const different = both.filter(({ label, other }) => label !== other)
+  const folders = new Set(both.map(({ label }) => label))
+  const others = new Set(both.map(({ other }) => other))
+  const pairs = new Set(both.map(({ label, other }) => JSON.stringify([label, other])))
+  const renamed = pairs.size === folders.size && pairs.size === others.size
+  if (different.length === 0 || (renamed && [...others].every((other) => !folders.has(other)))) return []
+  const named = few(different.map(({ name, other }) => `${name} is ${other}`))
+  return [`the folders of images count; metadata says another class of ${different.length}: ${named}`]
+}
+
 function refuse(message: string, remedy: string): never {
   throw new ConvoyError('E_DATA_FORMAT', message, remedy)
 }
@@ -199,6 +213,7 @@ function choose<F extends SourceFile>(origin: string, places: readonly Place<F>[
 /**
  * Finds images and their classes: `…/train/<class>/…` and `…/test/<class>/…` at any one depth, or folders of classes without
  * a split, all of which are training images. A class is the first folder below its split's; images further below are its too.
+ * Where there are no two such folders, metadata tells the classes.
  *
  * Throws E_DATA_FORMAT where there is no such thing, or more than one.
  */
@@ -206,24 +221,24 @@ export function layOut<F extends SourceFile>(
   origin: string,
   all: readonly F[],
   folders: readonly string[],
+  metadata = NO_METADATA,
 ): Layout<F> {
   const { seen, note } = withoutHidden(all, folders)
   checkLinks(origin, seen)
-  const split = seen.flatMap((file) => placed(file) ?? [])
-  const isSplit = split.some(({ file }) => isImageName(file.path))
+  const { places, isSplit, byFolder } = arrange(seen, metadata)
   const { chosen, train, test, notes } = isSplit
-    ? choose(origin, split)
-    : { chosen: unsplit(seen), train: '', test: undefined, notes: [] }
+    ? choose(origin, places)
+    : { chosen: places, train: '', test: undefined, notes: [] }
   const images = chosen.filter(({ file }) => isImageName(file.path))
-  checkFound(origin, seen, images, isSplit)
-  const inPlaces = new Set((isSplit ? split : chosen).map(({ file }) => file))
+  if (byFolder) checkFound(origin, seen, images, isSplit, metadata)
+  const inPlaces = new Set(places.map(({ file }) => file))
   const outside = seen
     .filter((file) => isImageName(file.path) && !inPlaces.has(file))
     .map(({ path: name }) => name)
   const name = ({ folder, label }: Place<F>) => `${folder === test ? 'test' : 'train'}/${label}`
   const others = new Map<string, string[]>()
   for (const place of chosen) {
-    if (isImageName(place.file.path)) continue
+    if (isImageName(place.file.path) || isMetadata(place.file.path)) continue
     others.set(name(place), [...(others.get(name(place)) ?? []), place.file.path])
   }
   const left = [...others.values()].flat()
@@ -231,7 +246,7 @@ export function layOut<F extends SourceFile>(
   const empty = folders.flatMap((folder) => {
     const parts = folder.slice(root.length).split('/')
     const inside = folder.startsWith(root) && !folder.split('/').some(isHidden)
-    if (!isSplit || !inside || parts.length !== 2) return []
+    if (!isSplit || !byFolder || !inside || parts.length !== 2) return []
     return parts[0] === train || parts[0] === test ? [parts[1]] : []
   })
   return {
@@ -246,11 +261,15 @@ export function layOut<F extends SourceFile>(
     notes: [
       ...notes,
       ...note,
+      ...metadata.notes,
+      ...(byFolder ? contradiction(images, metadata) : ['classes are those of the metadata']),
       ...(left.length > 0
         ? [`${files(left.length)} left out, not being images that can be read: ${tally(left)}`]
         : []),
       ...(outside.length > 0
-        ? [`${files(outside.length)} left out, not being in a class's folder: ${few(outside)}`]
+        ? [
+            `${files(outside.length)} left out, ${byFolder ? "not being in a class's folder" : 'having no label'}: ${few(outside)}`,
+          ]
         : []),
     ],
     leftOut: new Map([...others].map(([key, names]) => [key, tally(names)])),
@@ -263,12 +282,15 @@ function checkFound(
   seen: readonly SourceFile[],
   images: readonly Place<SourceFile>[],
   isSplit: boolean,
+  { without }: Metadata,
 ): void {
   const loose = seen.filter(({ path: name }) => isImageName(name)).map(({ path: name }) => name)
   // What would be taken for classes then are splits without classes.
   const flat = !isSplit && images.length > 0 && images.every(({ label }) => splitOf(label) !== undefined)
   if (images.length > 0 && !flat) return
-  if (loose.length > 0) refuse(`the images of ${origin} are in no folders of classes: ${few(loose)}`, LAYOUT)
+  const why = without === undefined ? '' : `; ${without}`
+  if (loose.length > 0)
+    refuse(`the images of ${origin} are in no folders of classes: ${few(loose)}${why}`, LAYOUT)
   const names = seen.map(({ path: name }) => name)
   refuse(
     `${origin} holds neither images in folders of classes, nor .bin batches, nor one archive${names.length > 0 ? `, but ${tally(names)}` : ''}`,

@@ -1,3 +1,4 @@
+import { FileServer } from '@convoy/download/server'
 import { createHash } from 'node:crypto'
 import {
   chmodSync,
@@ -7,10 +8,11 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
-import { createServer, type Server } from 'node:http'
+import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -134,55 +136,37 @@ describe('the official batches', () => {
 })
 
 describe('fetching CIFAR-10', () => {
-  let server: Server
+  let server: FileServer
   let archive: Buffer
-  let asked: (string | undefined)[]
-  /** How many bytes the next answer gives before it breaks off. */
-  let breakAfter = Infinity
   beforeEach(async () => {
     batchFolder()
     const file = path.join(folder, 'official.tar.gz')
     await create({ gzip: true, file, cwd: folder }, ['cifar-10-batches-bin'])
     archive = readFileSync(file)
-    asked = []
-    breakAfter = Infinity
-    server = createServer((request, response) => {
-      const range = request.headers.range
-      asked.push(range)
-      const from = Number(/bytes=(\d+)-/.exec(range ?? '')?.[1] ?? 0)
-      response.writeHead(range ? 206 : 200, { 'content-length': archive.length - from })
-      response.write(archive.subarray(from, from + Math.min(breakAfter, archive.length - from)), () => {
-        if (breakAfter === Infinity) response.end()
-        else setTimeout(() => response.destroy(), 1_000)
-      })
-    })
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    const md5 = createHash('md5').update(archive).digest('hex')
-    options = { ...options, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/x`, md5 }
+    server = new FileServer(() => archive)
+    const sha256 = createHash('sha256').update(archive).digest('hex')
+    options = { ...options, url: `${await server.listen()}/x`, sha256 }
   })
-  afterEach(() => {
-    server.closeAllConnections()
-    server.close()
-  })
+  afterEach(() => server.close())
 
   it('goes on where a broken fetch stopped, and needs no server the next time', async () => {
-    breakAfter = 100
+    server.cut = 100
     await expect(loadDataset('cifar10', options)).rejects.toEqual(
       failsWith('E_DATA_DOWNLOAD', /could not be fetched/),
     )
-    breakAfter = Infinity
+    server.cut = Infinity
     const dataset = await loadDataset('cifar10', options)
     expect(dataset.train.count).toBe(3)
-    expect(asked).toEqual([undefined, 'bytes=100-'])
+    expect(server.asked).toEqual(['/x', '/x bytes=100-'])
     server.close()
     expect((await loadDataset('cifar10', { ...options, url: 'http://127.0.0.1:9/' })).fingerprint).toBe(
       dataset.fingerprint,
     )
-    expect(asked).toHaveLength(2)
+    expect(server.asked).toHaveLength(2)
   })
 
   it('refuses a file with another checksum, and does not keep it', async () => {
-    await expect(loadDataset('cifar10', { ...options, md5: '0'.repeat(32) })).rejects.toEqual(
+    await expect(loadDataset('cifar10', { ...options, sha256: '0'.repeat(64) })).rejects.toEqual(
       failsWith('E_DATA_CHECKSUM', /instead of 0000/),
     )
     expect(readdirSync(options.cacheDirectory!)).toEqual([])
@@ -288,6 +272,20 @@ describe('images', () => {
     mkdirSync(path.join(folder, 'empty'))
     await expect(loadDataset(path.join(folder, 'empty'), options)).rejects.toEqual(
       failsWith('E_DATA_FORMAT', /holds neither/),
+    )
+  })
+})
+
+describe('a folder of more images than a call has arguments', () => {
+  it('is listed as any other', async () => {
+    const [root, one] = [path.join(folder, 'many'), path.join(folder, 'one')]
+    mkdirSync(one)
+    for (let i = 0; i < 1_000; i++) writeFileSync(path.join(one, `${i}.png`), '')
+    mkdirSync(path.join(root, 'train'), { recursive: true })
+    // Links have their own names.
+    for (let i = 0; i < 70; i++) symlinkSync(one, path.join(root, 'train', `class${i}`))
+    await expect(loadDataset(root, options)).rejects.toThrow(
+      failsWith('E_DATA_FORMAT', /no images under test\/.* but 70000 to train on/),
     )
   })
 })

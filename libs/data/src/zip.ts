@@ -1,11 +1,10 @@
+import { openZip as open, type ZipMember } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
 import path from 'node:path'
-import { buffer } from 'node:stream/consumers'
-import type { Entry, ZipFile } from 'yauzl'
 import {
   cleanPath,
-  countFiles,
   followLinks,
+  MOST_FILES,
   roomForFiles,
   tooLarge,
   type Link,
@@ -14,40 +13,36 @@ import {
 } from './source.ts'
 
 interface ZippedFile extends SourceFile {
-  readonly entry?: Entry
+  readonly member?: ZipMember
 }
 
 /** A symbolic link's target is not longer. */
 const LONGEST_TARGET = 4096
-const isLink = (entry: Entry) => ((entry.externalFileAttributes >>> 16) & 0o170000) === 0o120000
 
 /** Lists a .zip. Throws E_DATA_TRUNCATED where it ends too early, E_DATA_FORMAT where it is none or is encrypted. */
 export async function openZip(file: string): Promise<Source<ZippedFile>> {
-  const { openPromise } = await import('yauzl')
   const files: ZippedFile[] = []
   const links: Link[] = []
   const folders: string[] = []
-  const count = countFiles(file)
   try {
-    const zip = await openPromise(file, { autoClose: false })
-    for await (const entry of zip.eachEntry()) {
-      count()
-      const name = cleanPath(entry.fileName, file)
-      if (entry.isEncrypted()) throw new Error('it is encrypted')
-      if (entry.fileName.endsWith('/')) folders.push(name)
-      else if (isLink(entry) && entry.uncompressedSize <= LONGEST_TARGET) {
-        const target = (await buffer(await zip.openReadStreamPromise(entry))).toString()
-        links.push({ path: name, target: path.posix.normalize(`${path.posix.dirname(name)}/${target}`) })
+    const { members, close } = await open(file, MOST_FILES)
+    for (const member of members) {
+      const { name, size, kind } = member
+      const shown = cleanPath(name, file)
+      if (kind === 'folder') folders.push(shown)
+      else if (kind === 'link' && size <= LONGEST_TARGET) {
+        const target = (await member.bytes()).toString()
+        links.push({ path: shown, target: path.posix.normalize(`${path.posix.dirname(shown)}/${target}`) })
       } else {
-        const size = entry.uncompressedSize
         const problem = tooLarge(size)
-        files.push({ path: name, size, entry, ...(problem === undefined ? {} : { problem }) })
+        files.push({ path: shown, size, member, ...(problem === undefined ? {} : { problem }) })
       }
     }
     return {
       files: [...files, ...followLinks(files, links)],
       folders,
-      read: (some, use, failed) => readEntries(zip, some, use, failed).finally(() => zip.close()),
+      read: readMembers,
+      close,
     }
   } catch (error) {
     if (error instanceof ConvoyError) throw error
@@ -62,8 +57,7 @@ export async function openZip(file: string): Promise<Source<ZippedFile>> {
   }
 }
 
-async function readEntries(
-  zip: ZipFile,
+async function readMembers(
   files: readonly ZippedFile[],
   use: (file: ZippedFile, bytes: Buffer) => Promise<void>,
   failed: (file: ZippedFile, reason: string) => void,
@@ -72,13 +66,9 @@ async function readEntries(
   await Promise.all(
     files.map((file) =>
       room.hold(file.size, async () => {
-        const { entry } = file
-        if (!entry) return failed(file, file.problem ?? 'is no regular file')
-        // A stream that gives more or fewer bytes than the entry says is an error.
-        const bytes = await zip
-          .openReadStreamPromise(entry)
-          .then(buffer)
-          .catch((error: Error) => error)
+        const { member } = file
+        if (!member) return failed(file, file.problem ?? 'is no regular file')
+        const bytes = await member.bytes().catch((error: Error) => error)
         if (bytes instanceof Error) failed(file, `cannot be unpacked: ${bytes.message}`)
         else await use(file, bytes)
       }),

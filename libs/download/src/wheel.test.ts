@@ -1,11 +1,10 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { fetchWheel, pipIndex } from './wheel.ts'
+import { FileServer } from '../test/server.ts'
+import { fetchWheel, pipIndex, type Wheel } from './wheel.ts'
 
 const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * i) % 251))
 const wheel = {
@@ -23,41 +22,33 @@ beforeEach(() => {
 describe('#fetchWheel', () => {
   /** What the next answers are like. */
   let form: 'json' | 'html' | 'other'
-  let breakAt: number
-  const ranges: (string | undefined)[] = []
   const secrets: (string | undefined)[] = []
-  const server = createServer((request, response) => {
-    secrets.push(request.headers.authorization)
-    if (request.url === '/simple/tensorflow-cpu/') {
-      const url = `../../files/${form === 'other' ? 'another.whl' : wheel.file}`
-      const page =
-        form === 'html'
-          ? `<a href="${url}#sha256=${wheel.sha256}">${wheel.file}</a>`
-          : JSON.stringify({ files: [{ filename: wheel.file, url }] })
-      return response.end(page)
-    }
-    const { range } = request.headers
-    ranges.push(range)
-    const from = Number(/\d+/.exec(range ?? '0')![0])
-    response.writeHead(range ? 206 : 200, { 'content-length': bytes.length - from })
-    response.write(bytes.subarray(from, breakAt), () => {
-      if (breakAt < bytes.length) setTimeout(() => response.destroy(), 1_000)
-      else response.end()
-    })
+  const server = new FileServer((address, { headers }) => {
+    secrets.push(headers.authorization)
+    if (address !== '/simple/tensorflow-cpu/') return bytes
+    const url = `../../files/${form === 'other' ? 'another.whl' : wheel.file}`
+    return form === 'html'
+      ? `<a href="${url}#sha256=${wheel.sha256}">${wheel.file}</a>`
+      : JSON.stringify({ files: [{ filename: wheel.file, url }] })
   })
+  const { asked } = server
   let environment: NodeJS.ProcessEnv
   beforeAll(async () => {
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    const { port } = server.address() as AddressInfo
-    environment = { PIP_INDEX_URL: `http://127.0.0.1:${port}/simple/` }
+    environment = { PIP_INDEX_URL: `${await server.listen()}/simple/` }
   })
   afterAll(() => server.close())
   beforeEach(() => {
     form = 'json'
-    breakAt = bytes.length
-    ranges.length = 0
+    server.cut = Infinity
+    asked.length = 0
   })
-  const fetchIt = () => fetchWheel(wheel, folder, { progress: () => {}, environment, timeout: 5_000 })
+  const fetchIt = (which: Wheel = wheel, more: NodeJS.ProcessEnv = {}) =>
+    fetchWheel(which, folder, {
+      progress: () => {},
+      environment: { ...environment, ...more },
+      timeout: 5_000,
+      room: '1 MB',
+    })
 
   it.each(['json', 'html'] as const)('finds it in an index in %s and gives its file', async (which) => {
     form = which
@@ -65,26 +56,38 @@ describe('#fetchWheel', () => {
   })
 
   it('goes on where a broken fetch stopped', async () => {
-    breakAt = 60_000
+    server.cut = 60_000
     await expect(fetchIt()).rejects.toMatchObject({ code: 'E_SETUP' })
     const had = readFileSync(path.join(folder, `${wheel.file}.part`)).length
     expect(had).toBeGreaterThan(0)
-    breakAt = bytes.length
+    server.cut = Infinity
     expect(readFileSync(await fetchIt())).toEqual(bytes)
-    expect(ranges).toEqual([undefined, `bytes=${had}-`])
+    expect(asked).toEqual([`/files/${wheel.file}`, `/files/${wheel.file} bytes=${had}-`])
   })
 
-  it('takes a file that lies there already', async () => {
-    writeFileSync(path.join(folder, wheel.file), bytes)
+  it('fetches once, though two ask at once', async () => {
+    expect(await Promise.all([fetchIt(), fetchIt()])).toHaveLength(2)
+    expect(asked).toHaveLength(1)
+    expect(readdirSync(folder)).toEqual([wheel.file])
+  })
+
+  it('takes a file that lies there already, if it is the right one, and removes none that it did not fetch', async () => {
+    const there = path.join(folder, wheel.file)
+    writeFileSync(there, bytes)
     await fetchIt()
-    expect(ranges).toEqual([])
+    writeFileSync(there, 'another')
+    await expect(fetchIt()).rejects.toMatchObject({
+      code: 'E_SETUP',
+      message: expect.stringMatching(/\.whl has sha256 \w{64} instead of/) as string,
+      remedy: expect.stringContaining('Remove it') as string,
+    })
+    expect(readFileSync(there, 'utf8')).toBe('another')
+    expect(asked).toEqual([])
   })
 
   it('refuses and removes what has another checksum', async () => {
     const other = { ...wheel, sha256: '0'.repeat(64) }
-    await expect(
-      fetchWheel(other, folder, { progress: () => {}, environment, timeout: 5_000 }),
-    ).rejects.toMatchObject({
+    await expect(fetchIt(other)).rejects.toMatchObject({
       code: 'E_SETUP',
       message: expect.stringContaining('instead of 000') as string,
     })
@@ -105,24 +108,23 @@ describe('#fetchWheel', () => {
     mirror.username = 'me'
     mirror.password = 'p%40ss'
     secrets.length = 0
-    const opened = { ...environment, PIP_INDEX_URL: mirror.href }
-    await fetchWheel(wheel, folder, { progress: () => {}, environment: opened, timeout: 5_000 })
+    const opened = { PIP_INDEX_URL: mirror.href }
+    await fetchIt(wheel, opened)
     const basic = `Basic ${Buffer.from('me:p@ss').toString('base64')}`
     expect(secrets).toEqual([basic, basic])
     form = 'other'
     rmSync(path.join(folder, wheel.file))
-    await expect(
-      fetchWheel(wheel, folder, { progress: () => {}, environment: opened, timeout: 5_000 }),
-    ).rejects.toThrow(expect.objectContaining({ message: expect.not.stringContaining('p@ss') as string }))
+    await expect(fetchIt(wheel, opened)).rejects.toThrow(
+      expect.objectContaining({ message: expect.not.stringContaining('p@ss') as string }),
+    )
   })
 
   it('fetches nothing while offline', async () => {
-    ranges.length = 0
-    const offline = { ...environment, CONVOY_OFFLINE: '1' }
-    await expect(
-      fetchWheel(wheel, folder, { progress: () => {}, environment: offline, timeout: 5_000 }),
-    ).rejects.toMatchObject({ code: 'E_SETUP', message: expect.stringContaining('offline') as string })
-    expect(ranges).toEqual([])
+    await expect(fetchIt(wheel, { CONVOY_OFFLINE: '1' })).rejects.toMatchObject({
+      code: 'E_SETUP',
+      message: expect.stringContaining('offline') as string,
+    })
+    expect(asked).toEqual([])
   })
 })
 

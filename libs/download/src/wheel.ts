@@ -1,10 +1,7 @@
-import { ConvoyError } from '@convoy/errors'
-import { existsSync, readFileSync } from 'node:fs'
-import { rename, rm } from 'node:fs/promises'
+import { readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import path from 'node:path'
-import { checksum, download, fetchReason } from './download.ts'
-import { makeFolder } from './folder.ts'
+import { fetchPinned, fetchReason, type FetchOptions } from './download.ts'
 import { loadFetch, request, withoutCredentials } from './request.ts'
 
 /** Fetches wheels, which are the registries' only archives of many libraries in C. No Python is needed. */
@@ -16,48 +13,27 @@ export interface Wheel {
   readonly sha256: string
 }
 
-export interface FetchWheelOptions {
-  readonly progress: (text: string) => void
-  readonly environment: NodeJS.ProcessEnv
-  /** No answer within this is a no, in milliseconds. */
-  readonly timeout: number
-  readonly signal?: AbortSignal | undefined
-}
-
-/** Fetches a wheel into a folder, from the index that pip would ask, and checks its sum. Throws E_SETUP. */
-export async function fetchWheel(wheel: Wheel, folder: string, options: FetchWheelOptions): Promise<string> {
-  const { project, file, sha256 } = wheel
-  const target = path.join(folder, file)
-  if (existsSync(target)) return target
-  const page = `${pipIndex(options.environment)}/${project}/`
-  const partial = `${target}.part`
-  try {
-    await makeFolder(folder)
-    const url = await wheelAddress(page, file, options)
-    await download({ ...options, what: file.split('-').slice(0, 2).join(' '), url, partial })
-  } catch (error) {
-    const [, version, tag] = file.split('-')
-    const python = /^cp3(\d+)$/.exec(tag)?.[1]
-    const which = python ? ` --only-binary=:all: --python-version 3.${python}` : ''
-    throw new ConvoyError(
-      'E_SETUP',
-      (error as Error).message,
-      `Run again to go on where it stopped; or put the file (pip download --no-deps${which} ${project}==${version}) into ${folder} yourself. HTTPS_PROXY and PIP_INDEX_URL (or pip.conf) are heard.`,
-      { cause: error },
-    )
-  }
-  options.progress('checking what came')
-  const sum = await checksum('sha256', partial)
-  if (sum !== sha256) {
-    await rm(partial, { force: true })
-    throw new ConvoyError(
-      'E_SETUP',
-      `${file} has sha256 ${sum} instead of ${sha256}`,
-      'Run again to fetch it anew, or check what stands between.',
-    )
-  }
-  await rename(partial, target)
-  return target
+/** Fetches a wheel from the index that pip would ask, as `fetchPinned` does. */
+export function fetchWheel(
+  { project, file, sha256 }: Wheel,
+  folder: string,
+  options: FetchOptions,
+): Promise<string> {
+  const [, version, tag] = file.split('-')
+  const python = /^cp3(\d+)$/.exec(tag)?.[1]
+  const which = python ? ` --only-binary=:all: --python-version 3.${python}` : ''
+  return fetchPinned(
+    {
+      what: file.split('-').slice(0, 2).join(' '),
+      name: file,
+      sha256,
+      address: () => wheelAddress(`${pipIndex(options.environment)}/${project}/`, file, options),
+      command: `pip download --no-deps${which} ${project}==${version}`,
+      settings: 'PIP_INDEX_URL (or pip.conf)',
+    },
+    folder,
+    options,
+  )
 }
 
 /** The index that pip would ask, without a slash at its end: PIP_INDEX_URL, or what pip.conf says, or PyPI. */
@@ -103,7 +79,7 @@ function readIndex(file: string): string | undefined {
 }
 
 /** Looks a file up in a project's page of the index (PEP 691 JSON, or the HTML of PEP 503). Throws an Error. */
-async function wheelAddress(page: string, file: string, options: FetchWheelOptions): Promise<string> {
+async function wheelAddress(page: string, file: string, options: FetchOptions): Promise<string> {
   const { environment, timeout, signal } = options
   const accept = 'application/vnd.pypi.simple.v1+json, text/html;q=0.1'
   const shown = withoutCredentials(page)

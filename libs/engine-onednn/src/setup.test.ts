@@ -1,40 +1,15 @@
+import { FileServer } from '@convoy/download/server'
+import { zipSync } from 'fflate'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { crc32 } from 'node:zlib'
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { canFetchOnednn, fetchedLibrary, setUpOnednn, type SetupOptions } from './setup.ts'
 
-/** A zip archive of files that are stored as they are. */
-function zip(files: Record<string, Buffer>): Buffer {
-  const parts: Buffer[] = []
-  const directory: Buffer[] = []
-  let at = 0
-  for (const [name, bytes] of Object.entries(files)) {
-    const common = Buffer.alloc(26)
-    common.writeUInt16LE(20, 0)
-    common.writeUInt32LE(crc32(bytes), 10)
-    common.writeUInt32LE(bytes.length, 14)
-    common.writeUInt32LE(bytes.length, 18)
-    common.writeUInt16LE(name.length, 22)
-    const entry = Buffer.concat([Buffer.from('PK\x01\x02\x14\0'), common, Buffer.alloc(14)])
-    entry.writeUInt32LE(at, 42)
-    directory.push(entry, Buffer.from(name))
-    parts.push(Buffer.from('PK\x03\x04'), common, Buffer.from(name), bytes)
-    at += 30 + name.length + bytes.length
-  }
-  const central = Buffer.concat(directory)
-  const end = Buffer.alloc(22)
-  end.write('PK\x05\x06')
-  end.writeUInt16LE(Object.keys(files).length, 8)
-  end.writeUInt16LE(Object.keys(files).length, 10)
-  end.writeUInt32LE(central.length, 12)
-  end.writeUInt32LE(at, 16)
-  return Buffer.concat([...parts, central, end])
-}
+const zip = (files: Record<string, Buffer>) => Buffer.from(zipSync(files, { level: 0 }))
 
 const library = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * i) % 251))
 const packed = 'libgomp-0123abcd.so.1.0.0'
@@ -60,36 +35,22 @@ const wheels = [
 ] as const
 
 describe.skipIf(!canFetchOnednn())('#setUpOnednn (skipped where PyPI has no oneDNN for the machine)', () => {
-  /** How many bytes of a file are sent before the connection is cut. */
-  let cut = Infinity
-  const asked: string[] = []
-  const server = createServer((request, response) => {
-    const name = path.basename(request.url!)
-    asked.push(`${name} ${request.headers.range ?? ''}`.trim())
-    const bytes = archives[name as Name] as Buffer | undefined
-    if (!bytes) {
-      const links = Object.keys(archives).map((file) => `<a href="../files/${file}">${file}</a>`)
-      return response.end(links.join('\n'))
-    }
-    const from = Number(/\d+/.exec(request.headers.range ?? '0')![0])
-    response.writeHead(from > 0 ? 206 : 200, { 'content-length': bytes.length - from })
-    response.write(bytes.subarray(from, cut), () => {
-      if (cut < bytes.length) setTimeout(() => response.destroy(), 1_000)
-      else response.end()
-    })
+  const server = new FileServer((address) => {
+    const links = Object.keys(archives).map((file) => `<a href="/${file}">${file}</a>`)
+    return archives[path.basename(address) as Name] ?? links.join('\n')
   })
-  let port: number
+  const { asked } = server
+  let index: string
   beforeAll(async () => {
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    ;({ port } = server.address() as AddressInfo)
+    index = await server.listen()
   })
   afterAll(() => server.close())
   let folder: string
   let environment: NodeJS.ProcessEnv
   beforeEach(() => {
     folder = mkdtempSync(path.join(tmpdir(), 'convoy-onednn-'))
-    environment = { CONVOY_CACHE: folder, PIP_INDEX_URL: `http://127.0.0.1:${port}/simple` }
-    cut = Infinity
+    environment = { CONVOY_CACHE: folder, PIP_INDEX_URL: index }
+    server.cut = Infinity
     asked.length = 0
     return () => rmSync(folder, { recursive: true })
   })
@@ -110,24 +71,24 @@ describe.skipIf(!canFetchOnednn())('#setUpOnednn (skipped where PyPI has no oneD
   it('fetches once, though several ask at once, and not again', async () => {
     const all = await Promise.all([setUp(), setUp(), setUp()])
     expect(all.map(({ already }) => already).sort()).toEqual([false, true, true])
-    expect(asked.filter((name) => name.startsWith('onednn_cpu_gomp'))).toHaveLength(1)
+    expect(asked.filter((name) => name.startsWith('/onednn_cpu_gomp'))).toHaveLength(1)
     asked.length = 0
     expect(await setUp()).toMatchObject({ already: true })
     expect(asked).toEqual([])
   })
 
   it('goes on where a fetch was cut', async () => {
-    cut = 200_000
+    server.cut = 200_000
     await expect(setUp()).rejects.toMatchObject({ code: 'E_SETUP' })
     expect(fetchedLibrary(environment)).toBeUndefined()
     const part = path.join(folder, 'onednn', `${wheels[0].file}.part`)
     const had = statSync(part).size
     expect(had).toBeGreaterThan(0)
-    cut = Infinity
+    server.cut = Infinity
     await setUp()
-    expect(asked.filter((name) => name.startsWith('onednn_cpu_gomp-1'))).toEqual([
-      'onednn_cpu_gomp-1.whl',
-      `onednn_cpu_gomp-1.whl bytes=${had}-`,
+    expect(asked.filter((name) => name.startsWith('/onednn_cpu_gomp-1'))).toEqual([
+      '/onednn_cpu_gomp-1.whl',
+      `/onednn_cpu_gomp-1.whl bytes=${had}-`,
     ])
   })
 

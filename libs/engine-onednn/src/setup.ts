@@ -1,7 +1,7 @@
-import { alone, cacheDirectory, fetchWheel, unzip, type Wheel } from '@convoy/download'
-import { asConvoyError, ConvoyError } from '@convoy/errors'
+import { cacheDirectory, fetchWheel, install, unzip, type FetchOptions, type Wheel } from '@convoy/download'
+import { ConvoyError } from '@convoy/errors'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { chmod, readFile, rm, writeFile } from 'node:fs/promises'
 import { arch, platform } from 'node:os'
 import path from 'node:path'
 
@@ -75,66 +75,47 @@ export async function setUpOnednn(options: SetupOptions): Promise<SetupResult> {
   const environment = options.environment ?? process.env
   const folder = folderOf(environment)
   const library = path.join(folder, LIBRARY)
-  if (fetchedLibrary(environment)) return { folder, library, already: true }
-  if (!canFetchOnednn()) {
+  const isThere = () => existsSync(library)
+  if (!isThere() && !canFetchOnednn()) {
     throw new ConvoyError(
       'E_SETUP',
       `PyPI has no oneDNN for ${platform()} ${arch()} that needs nothing else`,
       'Run convoy doctor: it says what is best here.',
     )
   }
-  const home = path.dirname(folder)
-  const { progress } = options
-  try {
-    return await alone(
-      home,
-      () => progress('another process is fetching oneDNN'),
-      async () => {
-        if (fetchedLibrary(environment)) return { folder, library, already: true }
-        await fetchAndUnpack(home, folder, { ...options, environment })
-        return { folder, library, already: false }
-      },
-    )
-  } catch (thrown) {
-    const error = asConvoyError(thrown)
-    if (error.code !== 'E_INTERNAL') throw error
-    throw new ConvoyError(
-      'E_SETUP',
-      `oneDNN cannot be put into ${home}: ${error.message}`,
-      'Check that it is writable and has 120 MB of space, or name another folder in CONVOY_CACHE.',
-      { cause: error },
-    )
-  }
+  const fetching = { ...options, environment, room: '120 MB' }
+  const already = await install(
+    'oneDNN',
+    folder,
+    isThere,
+    (unfinished) => fetchAndUnpack(path.dirname(folder), unfinished, options.wheels, fetching),
+    fetching,
+  )
+  return { folder, library, already }
 }
 
 async function fetchAndUnpack(
   home: string,
-  folder: string,
-  options: SetupOptions & { environment: NodeJS.ProcessEnv },
+  into: string,
+  [onednnWheel, openMpWheel]: readonly [Wheel, Wheel] = [ONEDNN, OPENMP],
+  options: FetchOptions,
 ): Promise<void> {
-  const { progress, wheels = [ONEDNN, OPENMP] } = options
+  const { progress } = options
   // The small one first: what is amiss with the network shows with it.
-  const openMp = await fetchWheel(wheels[1], home, options)
-  const onednn = await fetchWheel(wheels[0], home, options)
-  const unfinished = `${folder}.${process.pid}.tmp`
-  try {
-    await mkdir(unfinished, { recursive: true })
-    const library = path.join(unfinished, LIBRARY)
-    const runtime = path.join(unfinished, OPENMP_NAME)
-    let packedName = ''
-    const runtimeOf = (name: string): string | undefined => {
-      const found = OPENMP_ENTRY.exec(name)?.[1]
-      packedName = found ?? packedName
-      return found === undefined ? undefined : runtime
-    }
-    await unzip(openMp, runtimeOf, progress)
-    await unzip(onednn, (name) => (ONEDNN_ENTRY.test(name) ? library : undefined), progress)
-    await writeFile(runtime, renamed(await readFile(runtime), packedName))
-    for (const file of [library, runtime]) await chmod(file, 0o755)
-    await rename(unfinished, folder)
-  } finally {
-    await rm(unfinished, { recursive: true, force: true })
+  const openMp = await fetchWheel(openMpWheel, home, options)
+  const onednn = await fetchWheel(onednnWheel, home, options)
+  const library = path.join(into, LIBRARY)
+  const runtime = path.join(into, OPENMP_NAME)
+  let packedName = ''
+  const runtimeOf = (name: string): string | undefined => {
+    const found = OPENMP_ENTRY.exec(name)?.[1]
+    packedName = found ?? packedName
+    return found === undefined ? undefined : runtime
   }
+  await unzip(openMp, runtimeOf, progress)
+  await unzip(onednn, (name) => (ONEDNN_ENTRY.test(name) ? library : undefined), progress)
+  await writeFile(runtime, renamed(await readFile(runtime), packedName))
+  for (const file of [library, runtime]) await chmod(file, 0o755)
   for (const file of [openMp, onednn]) await rm(file)
 }
 

@@ -178,7 +178,7 @@ async function setUpFromWheel(
   const { wheel, compiler } = checkForWheel(gpu, environment)
   const unpacked = path.join(home, 'deps', wheel.file)
   if (!existsSync(unpacked)) {
-    const file = await fetchWheel(wheel, folder, { progress, environment, timeout: PATIENCE })
+    const file = await fetchWheel(wheel, folder, { progress, environment, timeout: PATIENCE, room: '2 GB' })
     await rm(path.join(home, 'deps'), { recursive: true, force: true })
     await unpack(file, path.join(home, 'deps'), progress)
     await writeFile(unpacked, '')

@@ -1,7 +1,6 @@
+import { FileServer } from '@convoy/download/server'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { create } from 'tar'
@@ -18,18 +17,8 @@ beforeEach(() => {
 describe('#setUpWebgpu', () => {
   /** The package, as npm's registry has it. */
   let bytes: Buffer
-  /** How much of it the next answer holds. */
-  let breakAt: number
-  const asked: string[] = []
-  const server = createServer((request, response) => {
-    asked.push(`${request.url} ${request.headers.range ?? ''}`.trim())
-    const from = Number(/\d+/.exec(request.headers.range ?? '0')![0])
-    response.writeHead(request.headers.range ? 206 : 200, { 'content-length': bytes.length - from })
-    response.write(bytes.subarray(from, breakAt), () => {
-      if (breakAt < bytes.length) setTimeout(() => response.destroy(), 500)
-      else response.end()
-    })
-  })
+  const server = new FileServer(() => bytes)
+  const { asked } = server
   let environment: NodeJS.ProcessEnv
   beforeAll(async () => {
     const source = mkdtempSync(path.join(tmpdir(), 'convoy-package-'))
@@ -44,13 +33,11 @@ describe('#setUpWebgpu', () => {
     await create({ gzip: true, cwd: source, file: path.join(source, 'webgpu.tgz') }, ['package'])
     bytes = readFileSync(path.join(source, 'webgpu.tgz'))
     rmSync(source, { recursive: true })
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    const { port } = server.address() as AddressInfo
-    environment = { npm_config_registry: `http://127.0.0.1:${port}/npm/` }
+    environment = { npm_config_registry: `${await server.listen()}/npm/` }
   })
   afterAll(() => server.close())
   beforeEach(() => {
-    breakAt = Infinity
+    server.cut = Infinity
     asked.length = 0
   })
   const setUp = (sha256 = createHash('sha256').update(bytes).digest('hex')) =>
@@ -74,9 +61,9 @@ describe('#setUpWebgpu', () => {
   })
 
   it('goes on where a broken fetch stopped', async () => {
-    breakAt = 100
+    server.cut = 100
     await expect(setUp()).rejects.toMatchObject({ code: 'E_SETUP' })
-    breakAt = Infinity
+    server.cut = Infinity
     expect(await setUp()).toMatchObject({ already: false })
     expect(asked[1]).toMatch(/ bytes=\d+-$/)
   })

@@ -1,6 +1,6 @@
-import { alone, fetchPackage } from '@convoy/download'
-import { asConvoyError, ConvoyError } from '@convoy/errors'
-import { mkdir, rename, rm } from 'node:fs/promises'
+import { fetchPackage, install, unpackPackage, type NpmPackage } from '@convoy/download'
+import { ConvoyError } from '@convoy/errors'
+import { rm } from 'node:fs/promises'
 import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { dawnFolder, dawnPlatform, WEBGPU } from './dawn.ts'
@@ -22,7 +22,7 @@ export interface WebgpuSetupOptions {
   /** No answer within this is a no, in milliseconds. */
   readonly timeout: number
   /** For tests: another package. */
-  readonly archive?: { readonly name: string; readonly version: string; readonly sha256: string }
+  readonly archive?: NpmPackage
 }
 
 /** What is set up, and where. */
@@ -47,37 +47,15 @@ export async function setUpWebgpu(options: WebgpuSetupOptions): Promise<WebgpuSe
     )
   const folder = dawnFolder(environment)
   const library = path.join(folder, 'dist', platform)
-  if (existsSync(library)) return { folder, already: true }
-  const home = path.dirname(folder)
-  try {
-    return await alone(
-      home,
-      () => progress('another process is fetching WebGPU'),
-      async () => {
-        if (existsSync(library)) return { folder, already: true }
-        const unfinished = `${folder}.${process.pid}.tmp`
-        try {
-          await mkdir(unfinished, { recursive: true })
-          const wanted = (name: string) => name.startsWith(`dist/${platform}/`) || name === 'LICENSE.md'
-          await fetchPackage(archive, home, unfinished, wanted, { ...options, environment })
-          if (!existsSync(path.join(unfinished, 'dist', platform, 'dawn.node')))
-            throw new Error(`there is no library for ${platform} in it`)
-          await rm(folder, { recursive: true, force: true })
-          await rename(unfinished, folder)
-        } finally {
-          await rm(unfinished, { recursive: true, force: true })
-        }
-        return { folder, already: false }
-      },
-    )
-  } catch (thrown) {
-    const error = asConvoyError(thrown)
-    if (error.code !== 'E_INTERNAL') throw error
-    throw new ConvoyError(
-      'E_SETUP',
-      `WebGPU cannot be put into ${home}: ${error.message}`,
-      'Check that it is writable and has 200 MB of space, or name another folder in CONVOY_CACHE.',
-      { cause: error },
-    )
+  const fetching = { ...options, environment, room: '200 MB' }
+  const make = async (unfinished: string) => {
+    const file = await fetchPackage(archive, path.dirname(folder), fetching)
+    progress('unpacking')
+    const wanted = (name: string) => name.startsWith(`dist/${platform}/`) || name === 'LICENSE.md'
+    await unpackPackage(file, unfinished, wanted)
+    if (!existsSync(path.join(unfinished, 'dist', platform, 'dawn.node')))
+      throw new Error(`there is no library for ${platform} in it`)
+    await rm(file)
   }
+  return { folder, already: await install('WebGPU', folder, () => existsSync(library), make, fetching) }
 }

@@ -24,6 +24,7 @@ const fromWorker = [
   { kind: 'leaving' },
   { kind: 'leaving', finishing: 4 },
   { kind: 'failed', id: 1, ...node, why: 'because' },
+  { kind: 'dishonest', worker: 'w', ...node, since: 2 },
 ]
 const fromCoordinator = [
   {
@@ -40,6 +41,7 @@ const fromCoordinator = [
     fingerprint: 'f',
     samples: true,
     down: 'bf16',
+    relay: { verify: 0.5, rounding: { encoding: 'int8', leaves: 1 } },
   },
   { kind: 'parameters', step: 5 },
   {

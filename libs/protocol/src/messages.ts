@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { decodeFrame, type Frame } from './frame.ts'
 
 /** Raised whenever a message changes; both sides must have the same. */
-export const PROTOCOL_VERSION = 4
+export const PROTOCOL_VERSION = 5
 
 /** Bytes that the header of a worker's message may have; the longest one holds 2,000 characters of text. */
 const MAX_WORKER_HEADER = 16_384
@@ -35,6 +35,8 @@ const hello = z.strictObject({
   engine: text,
   numerics,
   cores: z.int().min(1).max(65_536),
+  /** Whether I am a relay: I add the sums of workers of my own, of larger nodes than an engine is given. */
+  relay: z.literal(true).optional(),
   /** Fingerprint of the data set that I hold myself, if any. */
   fingerprint: z.string().max(64).optional(),
 })
@@ -68,17 +70,40 @@ const evaluation = z.strictObject({
   seconds: z.number().min(0),
 })
 
-/** worker → coordinator: I am going. I still answer the request named here, if any; give the rest to others. */
+/** worker → coordinator: I am going, or have no workers now. I still answer the request named here, if any; give the rest to others. */
 const leaving = z.strictObject({ kind: z.literal('leaving'), finishing: count.optional() })
 
 /** worker → coordinator: I could not do this. */
 const failed = z.strictObject({ kind: z.literal('failed'), id: count, step: count, ...node, why: text })
 
-const workerMessage = z.discriminatedUnion('kind', [hello, ready, gradient, evaluation, leaving, failed])
+/** relay → coordinator: a worker of mine gave wrong gradients, from step `since` on perhaps, and is gone. */
+const dishonest = z.strictObject({
+  kind: z.literal('dishonest'),
+  worker: name,
+  step: count,
+  ...node,
+  since: count,
+})
+
+const workerMessage = z.discriminatedUnion('kind', [
+  hello,
+  ready,
+  gradient,
+  evaluation,
+  leaving,
+  failed,
+  dishonest,
+])
 export type WorkerMessage = z.infer<typeof workerMessage>
 
 /** What one message of either side looks like by its kind. */
 export type MessageOf<M extends { kind: string }, K extends M['kind']> = Extract<M, { kind: K }>
+
+/** How nodes are rounded that are put together: those of so many leaves, as they would travel. */
+const rounding = z.strictObject({
+  encoding: z.enum(['bf16', 'int8']),
+  leaves: z.int().min(1).max(65_536),
+})
 
 /** coordinator → worker: you are in; compile this. */
 const welcome = z.strictObject({
@@ -103,6 +128,8 @@ const welcome = z.strictObject({
   samples: z.boolean(),
   /** How parameters are sent. */
   down: z.enum(['float32', 'bf16']),
+  /** For relays: the share of gradients that a second worker repeats, and how nodes are rounded, where they are. */
+  relay: z.strictObject({ verify: z.number().min(0).max(1), rounding: rounding.optional() }).optional(),
   /** Where steps are rounds: a leaf is a replica, which takes so many steps by itself, of so many samples each. */
   rounds: z
     .strictObject({

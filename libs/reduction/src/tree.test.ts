@@ -249,6 +249,36 @@ describe('bfloat16', () => {
   })
 })
 
+it('rounds the parts of a node as the whole tree does', () => {
+  const size = 40
+  const rounding = { encoding: 'int8', leaves: 2, seed: 3 } as const
+  const leaf = (n: number) => Float32Array.from({ length: size }, (_, i) => Math.sin(n * size + i))
+  const add = (tree: ReductionTree, n: number, at: number) => {
+    // The last leaf is rounded by itself.
+    const encoding = tree.encoding(at, at + 1)
+    const bytes = new Uint8Array(encodedBytes(encoding, size))
+    new Encoder(size).encode(encoding, leaf(n), { seed: 3, step: 5, lo: n, hi: n + 1 }, bytes)
+    tree.accept(at, at + 1, bytes, { loss: n, correct: 0, count: 1 })
+  }
+  const whole = new ReductionTree(new Arena(size), rounding)
+  whole.begin(11, 5)
+  for (let n = 0; n < 11; n++) add(whole, n, n)
+  const above = new ReductionTree(new Arena(size), rounding)
+  above.begin(11, 5)
+  for (const [lo, hi] of [
+    [8, 11],
+    [0, 4],
+    [4, 8],
+  ]) {
+    const part = new ReductionTree(new Arena(size), rounding)
+    part.begin(hi - lo, 5, lo)
+    for (let n = lo; n < hi; n++) add(part, n, n - lo)
+    const { gradient, ...totals } = part.result()
+    above.accept(lo, hi, new Uint8Array(gradient.values.slice().buffer), totals)
+  }
+  expect(above.result().gradient.values).toEqual(whole.result().gradient.values)
+})
+
 describe('eight bits', () => {
   const SIZE = 300
   const rounding = new Int8Rounding(SIZE)

@@ -49,6 +49,7 @@ export class ReductionTree {
   readonly #taken: boolean[] = []
   #leaves = 0
   #step = 0
+  #first = 0
 
   /** @param arena Where it adds; gradients have its size. */
   constructor(arena: Arena, rounding?: Rounding) {
@@ -57,9 +58,14 @@ export class ReductionTree {
     this.#encoder = new Encoder(arena.size)
   }
 
-  /** Starts over with a batch of so many leaves, that of a step. */
-  begin(leaves: number, step = 0): void {
+  /**
+   * Starts over with a batch of so many leaves, that of a step.
+   *
+   * @param first Where this is a node of a larger tree: the number of its first leaf there, by which it is rounded.
+   */
+  begin(leaves: number, step = 0, first = 0): void {
     this.#step = step
+    this.#first = first
     for (const { gradient } of this.#sums.values()) this.#arena.give(gradient)
     this.#sums.clear()
     this.#leaves = leaves
@@ -152,7 +158,9 @@ export class ReductionTree {
     const encoding = this.encoding(lo, hi)
     if (encoding === 'float32') return
     const { seed } = this.#rounding!
-    this.#encoder.round(encoding, gradient.values, { seed, step: this.#step, lo, hi })
+    const first = this.#first
+    const key = { seed, step: this.#step, lo: first + lo, hi: first + hi }
+    this.#encoder.round(encoding, gradient.values, key)
   }
 }
 

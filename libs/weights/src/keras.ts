@@ -4,7 +4,7 @@ import { Dataset, File, Group, Module, ready } from 'h5wasm/node'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import type { ZipFile } from 'yauzl'
+import { unpack, type Members } from './archive.ts'
 import {
   byNumber,
   groupTensors,
@@ -19,7 +19,6 @@ import {
 } from './file.ts'
 import { toFloat32, type FloatKind } from './numbers.ts'
 import { describe, topology } from './topology.ts'
-import { unpack, type Members } from './torch.ts'
 
 /**
  * Keras's HDF5 files.
@@ -81,7 +80,7 @@ export async function readKeras(file: string, name = file): Promise<WeightsFile>
 const WEIGHTS_MEMBER = 'model.weights.h5'
 
 /** Reads a `.keras` archive: the HDF5 file in it. Throws E_WEIGHTS_FILE. */
-export async function readKerasArchive(zip: ZipFile, members: Members, file: string): Promise<WeightsFile> {
+export async function readKerasArchive(members: Members, file: string): Promise<WeightsFile> {
   const member = members.get(WEIGHTS_MEMBER)
   if (!member) {
     const numpy = [...members.keys()].some((name) => name.endsWith('.npy'))
@@ -96,10 +95,10 @@ export async function readKerasArchive(zip: ZipFile, members: Members, file: str
   const folder = await mkdtemp(path.join(tmpdir(), 'convoy-keras-'))
   const inside = path.join(folder, WEIGHTS_MEMBER)
   try {
-    await writeFile(inside, await unpack(zip, member, LARGEST_FILE, file))
+    await writeFile(inside, await unpack(member, LARGEST_FILE, file))
     const config = members.get('config.json')
     const described = config
-      ? describe(parseJson(Buffer.from(await unpack(zip, config, LARGEST_CONFIG, file)).toString('utf8')))
+      ? describe(parseJson(Buffer.from(await unpack(config, LARGEST_CONFIG, file)).toString('utf8')))
       : {}
     return { ...(await readKeras(inside, file)), ...described, format: 'Keras 3, save' }
   } finally {
@@ -228,13 +227,15 @@ function readTensor(group: Group, at: string, name: string, file: string): Store
 
 /** A dataset's bytes, little-endian; the library's own reading knows no numbers of two bytes. */
 function rawBytes(dataset: Dataset, size: number, name: string, file: string): Uint8Array {
-  const { littleEndian, size: width } = dataset.metadata
+  const { type, littleEndian, size: width } = dataset.metadata
+  // What has no type has no order either, which the library calls big-endian: Keras's bfloat16 lies as the machine had it.
+  const swapped = type === FLOAT && !littleEndian
   const place = Module._malloc(Math.max(1, size))
   if (place === 0) throw unreadable(file, `there is no memory for the ${size} bytes of ${name}`)
   try {
     Module.get_dataset_data(dataset.file_id, dataset.path, null, null, null, BigInt(place))
     const bytes = Module.HEAPU8.slice(place, place + size)
-    if (!littleEndian) for (let i = 0; i < size; i += width) bytes.subarray(i, i + width).reverse()
+    if (swapped) for (let i = 0; i < size; i += width) bytes.subarray(i, i + width).reverse()
     return bytes
   } catch (error) {
     const filter = dataset.filters.find(({ id }) => !OWN_FILTERS.has(id))

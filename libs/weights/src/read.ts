@@ -1,12 +1,12 @@
 import { open, readFile, writeFile } from 'node:fs/promises'
 import { parameterLayout } from '@convoy/model'
+import { openZip } from '@convoy/download'
 import { ConvoyError } from '@convoy/errors'
 import path from 'node:path'
-import { openPromise, type ZipFile } from 'yauzl'
 import { LARGEST_FILE, unreadable, type Network, type WeightsFile } from './file.ts'
 import { encodeSafetensors, isSafetensors, readSafetensors } from './safetensors.ts'
 import { encodeTfjs, readTfjs } from './tfjs.ts'
-import { isTorch, membersOf, readTorch } from './torch.ts'
+import { isTorch, readTorch } from './torch.ts'
 
 /** The HDF5 library, which few commands need. */
 const keras = () => import('./keras.ts')
@@ -49,19 +49,20 @@ async function headOf(file: string): Promise<{ head: Uint8Array; size: number }>
   }
 }
 
+/** Members of an archive at most. */
+const MOST_MEMBERS = 20_000
+
 /** Reads a zip archive: PyTorch's or Keras's. */
 async function readArchive(file: string): Promise<WeightsFile> {
-  let zip: ZipFile | undefined
+  const zip = await openZip(file, MOST_MEMBERS).catch((error: Error) => {
+    throw unreadable(file, `it cannot be unpacked: ${error.message}`, error)
+  })
   try {
-    zip = await openPromise(file, { autoClose: false })
-    const members = await membersOf(zip, file)
-    if (isTorch(members)) return await readTorch(zip, members, file)
-    return await (await keras()).readKerasArchive(zip, members, file)
-  } catch (error) {
-    if (error instanceof ConvoyError) throw error
-    throw unreadable(file, `it cannot be unpacked: ${(error as Error).message}`, error)
+    const members = new Map(zip.members.map((member) => [member.name, member]))
+    if (isTorch(members)) return await readTorch(members, file)
+    return await (await keras()).readKerasArchive(members, file)
   } finally {
-    zip?.close()
+    zip.close()
   }
 }
 

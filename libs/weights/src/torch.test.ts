@@ -1,47 +1,15 @@
+import { zipSync } from 'fflate'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { crc32, deflateRawSync } from 'node:zlib'
 import { afterAll, describe, expect, it } from 'vitest'
 import { readWeights } from './index.ts'
 
 const folder = mkdtempSync(path.join(tmpdir(), 'convoy-torch-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-/** A zip archive (APPNOTE.TXT 4.3); `said` is the size that it claims for the first member. */
-function zip(members: Record<string, Buffer>, { deflate = false, said = -1 } = {}): Buffer {
-  const parts: Buffer[] = []
-  const central: Buffer[] = []
-  let at = 0
-  for (const [name, data] of Object.entries(members)) {
-    const packed = deflate ? deflateRawSync(data) : data
-    const size = said >= 0 && at === 0 ? said : data.length
-    const common = Buffer.alloc(26)
-    common.writeUInt16LE(20, 0)
-    common.writeUInt16LE(deflate ? 8 : 0, 4)
-    common.writeUInt32LE(crc32(data), 10)
-    common.writeUInt32LE(packed.length, 14)
-    common.writeUInt32LE(size, 18)
-    common.writeUInt16LE(name.length, 22)
-    const rest = Buffer.alloc(14)
-    rest.writeUInt32LE(at, 10)
-    const local = [Buffer.from('PK\x03\x04'), common, Buffer.from(name), packed]
-    central.push(Buffer.from('PK\x01\x02\x14\0'), common, rest, Buffer.from(name))
-    parts.push(...local)
-    at += local.reduce((sum, { length }) => sum + length, 0)
-  }
-  const end = Buffer.alloc(22)
-  end.write('PK\x05\x06', 'latin1')
-  const count = Object.keys(members).length
-  end.writeUInt16LE(count, 8)
-  end.writeUInt16LE(count, 10)
-  end.writeUInt32LE(
-    central.reduce((sum, { length }) => sum + length, 0),
-    12,
-  )
-  end.writeUInt32LE(at, 16)
-  return Buffer.concat([...parts, ...central, end])
-}
+const zip = (members: Record<string, Buffer>, deflate = false) =>
+  Buffer.from(zipSync(members, { level: deflate ? 6 : 0 }))
 
 const text = (value: string) => `X${String.fromCharCode(value.length)}\0\0\0${value}`
 const shape = (...sizes: number[]) => `(${sizes.map((n) => `K${String.fromCharCode(n)}`).join('')}t`
@@ -74,7 +42,7 @@ describe('#readTorch', () => {
       'a/data/1': floats(5, 6),
     }
     for (const deflate of [false, true]) {
-      const { format, layers } = await read('a.pt', zip(members, { deflate }))
+      const { format, layers } = await read('a.pt', zip(members, deflate))
       expect(format).toBe('PyTorch state dict')
       expect(layers.map(({ name }) => name)).toEqual(['conv'])
       expect([...layers[0].tensors[0].values!]).toEqual(values)
@@ -93,11 +61,19 @@ describe('#readTorch', () => {
 
   it('refuses a bomb, whatever size it claims to have', async () => {
     const bomb = { 'a/data.pkl': Buffer.alloc(20_000_000) }
-    await expect(read('bomb.pt', zip(bomb, { deflate: true }))).rejects.toMatchObject(
+    await expect(read('bomb.pt', zip(bomb, true))).rejects.toMatchObject(
       refused(/would be 20000000 bytes unpacked/),
     )
-    const liar = zip(bomb, { deflate: true, said: 100 })
+    const liar = zip(bomb, true)
+    liar.writeUInt32LE(100, liar.readUInt32LE(liar.length - 6) + 24)
     await expect(read('liar.pt', liar)).rejects.toMatchObject(refused(/cannot be unpacked/))
+  })
+
+  it('refuses numbers that are damaged', async () => {
+    const members = { 'a/data.pkl': pickle(body([2, 2, 2, 1])), 'a/data/0': floats(1, 2, 3, 4) }
+    const bytes = zip(members)
+    bytes[bytes.indexOf(floats(3, 4))] ^= 1
+    await expect(read('damaged.pt', bytes)).rejects.toMatchObject(refused(/a\/data\/0 of it .* CRC-32/))
   })
 
   it('refuses a tensor of more numbers than there is memory for', async () => {
@@ -105,6 +81,21 @@ describe('#readTorch', () => {
     const huge = `${text('w')}${tensor('0', sizes, [0, 0, 0, 0])}`
     const members = { 'a/data.pkl': pickle(huge), 'a/data/0': floats(1) }
     await expect(read('huge.pt', zip(members))).rejects.toMatchObject(refused(/tensors are more than/))
+  })
+
+  it.each([
+    // torch.save(…, _use_new_zipfile_serialization=False): the pickled magic number 0x1950a86a20f9469cfc6c, then 1001.
+    [
+      'old.pt',
+      '\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.',
+      /old\.pt: it is PyTorch's format before 1\.6/,
+    ],
+    ['plain.pkl', '\x80\x04\x95\x06\0\0\0\0\0\0\0}\x94.', /it is Python's pickle/],
+  ])('refuses %s, and says how to save it anew', async (name, bytes, message) => {
+    await expect(read(name, Buffer.from(bytes, 'latin1'))).rejects.toMatchObject({
+      ...refused(message),
+      remedy: expect.stringContaining('torch.save(model.state_dict(), "weights.pt")') as string,
+    })
   })
 
   it('refuses what is no weights file, and says what it is', async () => {

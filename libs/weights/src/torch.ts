@@ -1,5 +1,4 @@
-import { buffer } from 'node:stream/consumers'
-import type { Entry, ZipFile } from 'yauzl'
+import { unpack, type Members } from './archive.ts'
 import { groupTensors, LARGEST_FILE, unreadable, type StoredTensor, type WeightsFile } from './file.ts'
 import { toFloat32, widthOf, type FloatKind } from './numbers.ts'
 import { PickledTensor, PickleError, unpickle, type Pickled } from './pickle.ts'
@@ -11,8 +10,6 @@ import { PickledTensor, PickleError, unpickle, type Pickled } from './pickle.ts'
 
 /** The pickle's bytes at most: a state dict of 1,000 tensors has 200 KB. What is made of it takes some twenty times as much. */
 const LARGEST_PICKLE = 4 * 1024 * 1024
-/** Members of the archive at most. */
-const MOST_MEMBERS = 20_000
 /** Dicts within dicts that are looked into. */
 const DEPTH = 4
 
@@ -33,40 +30,18 @@ export function isTorch(members: Members): boolean {
 
 const pickleOf = (members: Members) => [...members.keys()].find((name) => /^[^/]+\/data\.pkl$/.test(name))
 
-/** The members of a zip archive, by their names. */
-export type Members = ReadonlyMap<string, Entry>
-
-/** The members of a zip archive, by their names. Throws E_WEIGHTS_FILE where there are too many. */
-export async function membersOf(zip: ZipFile, file: string): Promise<Members> {
-  const members = new Map<string, Entry>()
-  if (zip.entryCount > MOST_MEMBERS) throw unreadable(file, `it is an archive of ${zip.entryCount} files`)
-  for await (const entry of zip.eachEntry()) members.set(entry.fileName, entry)
-  return members
-}
-
-/** Unpacks a member; the archive's word for its size is held to. Throws E_WEIGHTS_FILE where that is too much. */
-export async function unpack(zip: ZipFile, entry: Entry, most: number, file: string): Promise<Uint8Array> {
-  if (entry.uncompressedSize > most) {
-    throw unreadable(
-      file,
-      `${entry.fileName} of it would be ${entry.uncompressedSize} bytes unpacked, more than ${most}`,
-    )
-  }
-  return buffer(await zip.openReadStreamPromise(entry))
-}
-
 /** Reads a state dict of PyTorch, running nothing. Throws E_WEIGHTS_FILE. */
-export async function readTorch(zip: ZipFile, members: Members, file: string): Promise<WeightsFile> {
+export async function readTorch(members: Members, file: string): Promise<WeightsFile> {
   const pickle = pickleOf(members)!
   const folder = pickle.replace(/data\.pkl$/, '')
   if (members.has(`${folder}constants.pkl`))
     throw unreadable(file, 'it is a TorchScript program', undefined, STATE_DICT)
   const order = members.get(`${folder}byteorder`)
-  if (order && Buffer.from(await unpack(zip, order, 100, file)).toString() !== 'little')
+  if (order && Buffer.from(await unpack(order, 100, file)).toString() !== 'little')
     throw unreadable(file, 'its numbers are big-endian', undefined, STATE_DICT)
-  const root = readPickle(await unpack(zip, members.get(pickle)!, LARGEST_PICKLE, file), file)
+  const root = readPickle(await unpack(members.get(pickle)!, LARGEST_PICKLE, file), file)
   const { name, tensors } = stateDictOf(root, file)
-  const stored = await readTensors(zip, members, `${folder}data/`, tensors, file)
+  const stored = await readTensors(members, `${folder}data/`, tensors, file)
   return {
     format: name === undefined ? 'PyTorch state dict' : `PyTorch state dict, ${JSON.stringify(name)}`,
     layers: groupTensors(stored),
@@ -76,7 +51,6 @@ export async function readTorch(zip: ZipFile, members: Members, file: string): P
 
 /** The numbers of tensors, from the members of the archive that hold them. */
 async function readTensors(
-  zip: ZipFile,
   members: Members,
   folder: string,
   tensors: readonly [string, PickledTensor][],
@@ -86,8 +60,8 @@ async function readTensors(
   let [left, leftPacked] = [LARGEST_FILE, LARGEST_FILE]
   const stored: StoredTensor[] = []
   for (const [key, tensor] of tensors) {
-    const entry = members.get(`${folder}${tensor.key}`)
-    if (!entry) throw unreadable(file, `the numbers of ${key} are not in it`)
+    const member = members.get(`${folder}${tensor.key}`)
+    if (!member) throw unreadable(file, `the numbers of ${key} are not in it`)
     const kind = kinds[tensor.kind]
     const size = tensor.shape.reduce((product, n) => product * n, 1)
     if (kind === undefined) {
@@ -100,7 +74,7 @@ async function readTensors(
     if (left < 0) throw unreadable(file, `its tensors are more than ${LARGEST_FILE} bytes`)
     let bytes = storages.get(tensor.key)
     if (!bytes) {
-      bytes = await unpack(zip, entry, leftPacked, file)
+      bytes = await unpack(member, leftPacked, file)
       leftPacked -= bytes.length
       storages.set(tensor.key, bytes)
     }

@@ -21,7 +21,7 @@ export interface AnswersOptions {
   readonly verification: Verification
   readonly report: Report
   /** Called where the gradient of a step is not finite, and no single worker is to blame. */
-  readonly notFinite: () => void
+  readonly notFinite: (piece: Piece) => void
 }
 
 /** Takes what workers answer, or refuses it; and keeps account of both. */
@@ -117,7 +117,7 @@ export class Answers {
       report({ event: 'refused', worker: member.name, code, message })
       const before = piece.notFinite
       piece.notFinite = member.name
-      if (before !== undefined && jury.convicts(before, member)) return notFinite()
+      if (before !== undefined && jury.convicts(before, member)) return notFinite(piece)
     }
     work.enqueue(piece)
     planner.dispatch()

@@ -7,12 +7,12 @@ import { frame, gradientJob } from '../fixtures.ts'
 import { Member } from './member.ts'
 
 /** A worker whose connection only hands on what it is sent. */
-function member(name: string, send: (bytes: Uint8Array) => void = () => {}): Member {
+function member(name: string, send: (bytes: Uint8Array) => void = () => {}, relay?: true): Member {
   const numerics = {
     ...{ engine: 'none', version: '1', precision: 'float32', instructionSet: 'none', threads: 1 },
   }
-  const hello = { instance: name, engine: 'none', numerics } as ConstructorParameters<typeof Member>[0]
-  const socket = { readyState: 1, OPEN: 1, send, terminate() {} } as unknown as Member['socket']
+  const hello = { instance: name, engine: 'none', numerics, relay } as ConstructorParameters<typeof Member>[0]
+  const socket = { readyState: 1, OPEN: 1, send, terminate() {}, close() {} } as unknown as Member['socket']
   return new Member(hello, name, socket, true)
 }
 
@@ -20,10 +20,10 @@ function member(name: string, send: (bytes: Uint8Array) => void = () => {}): Mem
 const job = (step: number) => gradientJob(step, () => {})
 
 /** Has a worker answer all that it was asked. */
-function answer(worker: Member): void {
+function answer(worker: Member, payload = new Uint8Array()): void {
   for (const { id, step, lo, hi, samples: count } of [...worker.assignments.values()]) {
     const header = { kind: 'gradient', id, step, lo, hi, count, loss: 0, correct: 0, seconds: 1 } as const
-    cluster.answer(worker, header, new Uint8Array())
+    cluster.answer(worker, header, payload)
   }
 }
 
@@ -321,6 +321,88 @@ describe('workers that come, go, are late and are cancelled', () => {
       }),
       { numRuns: 200 },
     )
+  })
+})
+
+describe('a relay', () => {
+  it('that gave a wrong sum is told so once, since it may not be its own fault, and then sent away', async () => {
+    const told: string[] = []
+    const relay = member(
+      'south',
+      (bytes) => told.push((decodeFrame(bytes).header as CoordinatorMessage).kind),
+      true,
+    )
+    const workers = [relay, member('a'), member('b')]
+    const doubts: number[] = []
+    cluster.verify = 1
+    cluster.onDishonest = (since) => {
+      doubts.push(since)
+      cluster.abandon()
+    }
+    for (const worker of workers) cluster.join(worker)
+    for (const worker of workers) cluster.ready(worker)
+    for (let step = 1; step <= 2; step++) {
+      const done = cluster.compute(job(step), frame)
+      for (let turn = 0; turn < 10; turn++)
+        for (const worker of workers) answer(worker, worker === relay ? Uint8Array.of(1) : undefined)
+      await done
+      expect(cluster.size).toBe(4 - step)
+    }
+    expect(of('dishonest')).toMatchObject([{ worker: 'south', warned: true }, { worker: 'south' }])
+    expect(doubts).toEqual([1, 1])
+    expect(told.filter((kind) => kind === 'refused' || kind === 'goodbye')).toEqual(['refused', 'goodbye'])
+  })
+
+  it('says whose gradients are in doubt, and from when on', async () => {
+    const relay = member('south', () => {}, true)
+    const doubts: number[] = []
+    cluster.verify = 1
+    cluster.onDishonest = (since) => doubts.push(since)
+    cluster.join(relay)
+    cluster.ready(relay)
+    const done = cluster.compute(job(5), frame)
+    answer(relay)
+    expect(await done).toBe(true)
+    const found = { kind: 'dishonest', worker: 'w', lo: 0, hi: 1 } as const
+    cluster.dishonestBelow(relay, { ...found, step: 7, since: 7 })
+    cluster.dishonestBelow(relay, { ...found, step: 7, since: 6 })
+    cluster.dishonestBelow(relay, { ...found, step: 7, since: 2 })
+    expect(of('dishonest')).toHaveLength(3)
+    expect(of('dishonest')[0]).toMatchObject({ worker: 'south/w', step: 7 })
+    // Before step 5 nothing was taken from it.
+    expect(doubts).toEqual([6, 5])
+  })
+
+  it('that has no workers any more gets no work until it has some', () => {
+    const relay = member('south', () => {}, true)
+    cluster.join(relay)
+    cluster.ready(relay)
+    void cluster.compute(job(1), frame)
+    expect(relay.assignments.size).toBe(1)
+    cluster.leaving(relay, undefined)
+    expect(relay.assignments.size).toBe(0)
+    cluster.ready(relay)
+    expect(relay.assignments.size).toBe(1)
+  })
+})
+
+describe("a node of another's job", () => {
+  it('has its own leaves, and others may come and go while it is computed', async () => {
+    const worker = member('a')
+    const held = () => [...worker.assignments.values()].map(({ lo, hi }) => [lo, hi])
+    cluster.join(worker)
+    cluster.ready(worker)
+    const done = cluster.compute({ ...job(1), first: 4, units: 3 }, frame)
+    expect(held()).toEqual([[4, 7]])
+    cluster.add(8, 10)
+    cluster.add(10, 11)
+    cluster.withdraw(8, 10)
+    answer(worker)
+    expect(held()).toEqual([[10, 11]])
+    cluster.withdraw(10, 11)
+    expect(held()).toEqual([])
+    expect(await done).toBe(false)
+    expect(cluster.computing).toBe(false)
   })
 })
 

@@ -1,16 +1,16 @@
-import type { ConvoyError } from '@convoy/errors'
+import { ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { LEFT, type Report } from '../events.ts'
-import { Answers } from './answers.ts'
+import { Answers, type AnswersOptions } from './answers.ts'
 import type { Answer, Job } from './job.ts'
 import { Jury } from './jury.ts'
 import type { Member } from './member.ts'
 import type { Pace } from './pace.ts'
-import type { ParameterFrame } from './parameters.ts'
+import type { ParameterFrame, SentParameters } from './parameters.ts'
 import { Planner } from './planner.ts'
 import { banned, WorkerRecords } from './records.ts'
 import { Tally } from './tally.ts'
-import { Verification } from './verification.ts'
+import { Verification, type Found } from './verification.ts'
 import { Waiting } from './waiting.ts'
 import { Watch } from './watch.ts'
 import { Work } from './work.ts'
@@ -39,9 +39,11 @@ export class Cluster {
   #closed = false
 
   /** Called where a worker was found to give wrong gradients, with the first step that may hold one of them. */
-  onDishonest: (since: number) => void = () => {}
+  onDishonest: (since: number, found: Found) => void = () => {}
   /** Called where the gradient of a step is not finite, and no single worker is to blame. */
-  onNotFinite: () => void = () => {}
+  onNotFinite: (node: { readonly lo: number; readonly hi: number }) => void = () => {}
+  /** Called where a worker became ready, or is gone. */
+  onChange: () => void = () => {}
 
   constructor(report: Report, { verify = 0, resumed = false }: ClusterOptions = {}) {
     const members = this.#members
@@ -56,10 +58,11 @@ export class Cluster {
       work,
       records,
       report,
+      (worker) => this.#warn(worker),
       (worker) => this.#expel(worker),
-      (since) => this.onDishonest(since),
+      (since, found) => this.onDishonest(since, found),
     )
-    const notFinite = () => this.onNotFinite()
+    const notFinite: AnswersOptions['notFinite'] = (piece) => this.onNotFinite(piece)
     this.#answers = new Answers({
       ...{ members, records, jury, work, planner, watch, verification, report, notFinite },
     })
@@ -146,6 +149,7 @@ export class Cluster {
   /** The worker compiled the model and can be given work. */
   ready(member: Member): void {
     this.#watch.compiled(member)
+    this.onChange()
     this.#planner.dispatch()
   }
 
@@ -173,7 +177,37 @@ export class Cluster {
     if (this.#closed) return
     this.#report({ event: 'workerLeft', worker: member.name, reason, workers: this.#members.size })
     this.#waiting.left()
+    this.onChange()
     this.#planner.dispatch()
+  }
+
+  /** Tells a relay that its sum was wrong: once, it may find out by which of its workers. */
+  #warn(worker: string): boolean {
+    const member = this.#members.get(worker)
+    if (!member?.relay || !this.#records.warn(worker)) return false
+    const { code, message } = banned()
+    member.send({ kind: 'refused', code, message })
+    return true
+  }
+
+  /** A relay found a worker of its own to be wrong. What went up from it since then is in doubt. */
+  dishonestBelow(
+    member: Member,
+    { worker, step, lo, hi, since }: MessageOf<WorkerMessage, 'dishonest'>,
+  ): void {
+    if (!this.#verification.on) {
+      throw new ConvoyError('E_MESSAGE', 'nobody is to be found dishonest without --verify', 'Nothing.')
+    }
+    const found = { worker: `${member.name}/${worker}`, step, lo, hi }
+    this.#report({ event: 'dishonest', ...found })
+    const first = this.#records.since(member.name)
+    // Of the step at hand nothing had gone up.
+    if (first !== undefined && since < step) this.onDishonest(Math.max(since, first), found)
+  }
+
+  /** Share of the gradients that a second worker repeats. */
+  set verify(share: number) {
+    this.#verification.share = share
   }
 
   /** Sends a worker away for good. */
@@ -190,13 +224,34 @@ export class Cluster {
    * Has the workers do one job on these parameters; waits while there is no worker. Resolves with true when every unit
    * is done, and with false where the job was abandoned.
    */
-  compute(job: Job, frame: ParameterFrame): Promise<boolean> {
+  compute(job: Job, frame: SentParameters): Promise<boolean> {
     return new Promise((resolve) => {
       this.#work.begin(job, frame, resolve)
       this.#answers.begin()
       this.#waiting.begin()
       this.#planner.begin(job)
     })
+  }
+
+  /** Has a node more belong to the job at hand. */
+  add(lo: number, hi: number): void {
+    this.#planner.add(lo, hi)
+    this.#planner.dispatch()
+  }
+
+  /** Gives up what is not done of a node of the job at hand, and the job where nothing else is left of it. */
+  withdraw(lo: number, hi: number): void {
+    this.#work.withdraw(lo, hi)
+  }
+
+  /** Whether there is a job at hand. */
+  get computing(): boolean {
+    return this.#work.job !== undefined
+  }
+
+  /** Whether anyone is here who compiled the model and stays. */
+  get useful(): boolean {
+    return [...this.#members.values()].some(({ state }) => state === 'ready' || state === 'stalled')
   }
 
   /** Gives up the job at hand; its answers are ignored when they come. */

@@ -11,8 +11,14 @@ export interface Job {
   readonly step: number
   /** Leaves of the batch, replicas of the round, or chunks of the test set. */
   readonly units: number
+  /** The number of the first, where they are a node of another's job. */
+  readonly first?: number
   /** The largest node that is handed out whole. */
   readonly largest: number
+  /** That for a relay, which rounds parts of a node itself. */
+  readonly largestSum?: number
+  /** Larger nodes that are smaller than this are shorter on the wire in parts, which are rounded, than as their sum. */
+  readonly leastSum?: number
   /** Whether all is planned at once by measured speed (a batch) or handed out bit by bit (a test set). */
   readonly planned: boolean
   /** Height and width that images are made smaller to, where they are. */

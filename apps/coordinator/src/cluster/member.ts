@@ -3,7 +3,7 @@ import type { WebSocket } from 'ws'
 import type { NumericsClass } from '../numerics.ts'
 import { Pace } from './pace.ts'
 import { Tally } from './tally.ts'
-import type { ParameterFrame } from './parameters.ts'
+import type { SentParameters } from './parameters.ts'
 
 /** A piece of work that was sent to a worker and not answered yet. */
 export interface Assignment {
@@ -27,6 +27,8 @@ export class Member {
   readonly engine: string
   readonly numerics: NumericsClass
   readonly holdsData: boolean
+  /** Whether it has workers of its own. */
+  readonly relay: boolean
   /** Outlives reconnections: the cluster hands it on to the next connection of the same worker. */
   readonly pace: Pace
   readonly tally: Tally
@@ -59,6 +61,7 @@ export class Member {
     this.engine = hello.engine
     this.numerics = hello.numerics
     this.holdsData = holdsData
+    this.relay = hello.relay === true
     this.socket = socket
     this.pace = pace
     this.tally = tally
@@ -78,7 +81,7 @@ export class Member {
    * @param flushed Called when a frame has left; time to look whether a newer one is due.
    * @returns Whether this worker now has, or is being sent, the newest parameters.
    */
-  offerParameters(frame: ParameterFrame, flushed: () => void): boolean {
+  offerParameters(frame: SentParameters, flushed: () => void): boolean {
     if (this.parametersVersion === frame.version) return true
     if (!this.beginParameters(frame, flushed)) return false
     this.sendParameters(frame.bytes, true)
@@ -86,7 +89,7 @@ export class Member {
   }
 
   /** As `offerParameters`, but what is sent, and when, is left to calls of `sendParameters`, all in one go. */
-  beginParameters(frame: ParameterFrame, flushed: () => void): boolean {
+  beginParameters(frame: SentParameters, flushed: () => void): boolean {
     if (this.#sending || this.socket.readyState !== this.socket.OPEN) return false
     frame.retain()
     this.parametersVersion = frame.version

@@ -71,6 +71,9 @@ export class ParameterFrame {
   }
 }
 
+/** Parameters that are complete, as they are sent. */
+export type SentParameters = Pick<ParameterFrame, 'version' | 'bytes' | 'retain' | 'release'>
+
 /**
  * The run's parameters. Each update writes a frame of its own, so that a slow worker that is still being
  * sent the old one can never see a mix of both. Frames are reused once nobody holds them.

@@ -13,6 +13,9 @@ const PROBE_AFTER = 50
 /** With more workers than these, leaves are cut without regard to the tree: that takes milliseconds. */
 const FEW = 16
 
+/** Chunks of a test that a relay is given at once. */
+const RELAY_DEPTH = 16
+
 /** What workers compute, and what an idle one may do as well. */
 interface Held {
   readonly pieces: { readonly piece: Piece; readonly samples: number; readonly at: number }[]
@@ -47,8 +50,13 @@ export class Planner {
   begin(job: Job): void {
     const members = job.planned ? [...this.#members.values()].filter((member) => this.#eligible(member)) : []
     if (members.length > 0) this.#share(job, members)
-    else this.#work.enqueue(this.#work.add(0, job.units))
+    else this.add(job.first ?? 0, (job.first ?? 0) + job.units)
     this.dispatch()
+  }
+
+  /** Has a node wait for whoever has nothing to do. */
+  add(lo: number, hi: number): void {
+    this.#work.enqueue(this.#work.add(lo, hi))
   }
 
   /** Gives work to whoever has none. */
@@ -58,13 +66,14 @@ export class Planner {
     work.settle(({ votes }) => votes?.length === 1 && !this.#jury.fresh(votes))
     const { job } = work
     if (!job) return
-    const depth = job.planned ? 1 : 2
+    // Of a test, a relay is given what keeps its workers busy.
+    const depthOf = ({ relay }: Member) => (job.planned ? 1 : relay ? RELAY_DEPTH : 2)
     let someone = false
     const idle: Member[] = []
     for (const member of this.#members.values()) {
       if (!this.#eligible(member)) continue
       someone = true
-      if (member.assignments.size < depth) idle.push(member)
+      if (member.assignments.size < depthOf(member)) idle.push(member)
     }
     this.#waiting.look(someone)
     const bySize = (a: Member, b: Member) => a.assignments.size - b.assignments.size
@@ -73,11 +82,11 @@ export class Planner {
     let held: Held | undefined
     for (let member = idle.shift(); member; member = idle.shift()) {
       const piece =
-        this.#next(member, job, idle.length + 1) ?? this.#overtake(member, (held ??= this.#held(job)))
+        this.#next(member, job, idle.length + 1) ?? this.#overtake(member, job, (held ??= this.#held(job)))
       if (!piece) continue
       work.assign(member, piece)
       held = undefined
-      if (member.assignments.size < depth) {
+      if (member.assignments.size < depthOf(member)) {
         idle.push(member)
         idle.sort(bySize)
       }
@@ -99,10 +108,12 @@ export class Planner {
     const ordered = members.toSorted((a, b) => b.pace.rate(usual ?? 1) - a.pace.rate(usual ?? 1))
     const shares = this.#byTree(job, ordered) ?? bySpeed(job, ordered, usual)
     probe(ordered, shares)
+    const { first = 0 } = job
     let lo = 0
     ordered.forEach((member, i) => {
       const hi = lo + shares[i]
-      for (const [from, to] of nodesOf(lo, hi, job)) this.#work.assign(member, this.#work.add(from, to))
+      for (const [from, to] of nodesFor(member, job, lo, hi))
+        this.#work.assign(member, this.#work.add(first + from, first + to))
       lo = hi
     })
   }
@@ -110,7 +121,7 @@ export class Planner {
   /** Each worker's leaves, by the speeds of its engine and its link; undefined where these are not known, or workers are many. */
   #byTree(job: Job, members: readonly Member[]): number[] | undefined {
     if (members.length > FEW) return undefined
-    const samples = job.samples(0, 1) * job.cost
+    const samples = job.samples(job.first ?? 0, (job.first ?? 0) + 1) * job.cost
     const speeds = members.flatMap(({ pace: { speed } }) =>
       speed ? [{ leaf: samples * speed.sample, frame: speed.frame }] : [],
     )
@@ -135,13 +146,16 @@ export class Planner {
         (notFinite === undefined || this.#jury.mayJudge(notFinite, member)),
     )
     if (!piece) return undefined
+    const largest = largestOf(member, job)
+    const tooLarge = ({ lo, hi }: Piece) => hi - lo > largest
+    // What a relay is late with can only be taken from it.
+    if (tooLarge(piece)) work.reclaim(piece)
     // Too large, or fewer pieces than hands: halve it. A piece that someone still computes stays whole.
     while (
       piece.holders.size === 0 &&
       !piece.votes &&
-      piece.notFinite === undefined &&
       piece.hi - piece.lo > 1 &&
-      (piece.hi - piece.lo > job.largest || work.waiting + 1 < idle)
+      (tooLarge(piece) || (piece.notFinite === undefined && work.waiting + 1 < idle))
     ) {
       piece = work.halve(piece)
     }
@@ -165,14 +179,30 @@ export class Planner {
   }
 
   /** The piece that its holder is expected to finish last, if this worker would finish it sooner. */
-  #overtake(member: Member, { pieces, usual }: Held): Piece | undefined {
+  #overtake(member: Member, job: Job, { pieces, usual }: Held): Piece | undefined {
     if (member.assignments.size > 0) return undefined
+    const largest = largestOf(member, job)
     // A step is soon over, but a new worker would be idle for the rest of a round: it is taken to be as fast as others.
     const expected = (samples: number) =>
       usual !== undefined && !member.pace.known ? samples / usual : member.pace.expected(samples)
     if (expected(1) === undefined) return undefined
     const now = performance.now()
-    return pieces.find(({ samples, at }) => at > now + 1000 * expected(samples)!)?.piece
+    return pieces.find(
+      ({ piece: { lo, hi }, samples, at }) => hi - lo <= largest && at > now + 1000 * expected(samples)!,
+    )?.piece
+  }
+}
+
+/** The largest node that a worker is given whole. */
+const largestOf = ({ relay }: Member, { largest, largestSum = largest }: Job) =>
+  relay ? largestSum : largest
+
+/** The nodes that a worker is given of leaves [lo, hi). */
+function* nodesFor(member: Member, job: Job, lo: number, hi: number): Generator<readonly [number, number]> {
+  const { units, leastSum = 0 } = job
+  for (const [from, to] of nodesOf(lo, hi, { units, largest: largestOf(member, job) })) {
+    if (to - from < leastSum) yield* nodesOf(from, to, job)
+    else yield [from, to]
   }
 }
 

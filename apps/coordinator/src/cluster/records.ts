@@ -22,6 +22,8 @@ interface WorkerRecord {
   asideUntil: number
   /** The first step that may hold a gradient of this worker; undefined where none was taken. */
   since: number | undefined
+  /** Whether it was told that it was wrong, and stayed. */
+  warned: boolean
 }
 
 /** What every worker did, well and ill, by its name: how fast it is, how often it was refused, whether it is set aside. */
@@ -64,7 +66,7 @@ export class WorkerRecords {
     const known = this.#records.get(name)
     if (known) known.instance = instance
     else {
-      const blank = { strikes: 0, timesAside: 0, asideUntil: 0, since: undefined }
+      const blank = { strikes: 0, timesAside: 0, asideUntil: 0, since: undefined, warned: false }
       this.#records.set(name, { instance, pace, tally, ...blank })
       this.#tallies.set(name, tally)
     }
@@ -110,6 +112,19 @@ export class WorkerRecords {
     const record = this.#records.get(name)!
     record.strikes = 0
     if (step !== undefined) record.since ??= this.#resumed ? 0 : step
+  }
+
+  /** The first step that may hold a gradient of this worker; undefined where none was taken. */
+  since(name: string): number | undefined {
+    return this.#records.get(name)?.since
+  }
+
+  /** Whether a worker may be told that it was wrong and stay: once. */
+  warn(name: string): boolean {
+    const record = this.#records.get(name)
+    if (!record || record.warned) return false
+    record.warned = true
+    return true
   }
 
   /** Counts something unusable. Returns for how many seconds the worker is set aside by it, if it is. */

@@ -45,7 +45,8 @@ export class Watch {
 
   /** A worker has compiled the model. */
   compiled(member: Member): void {
-    if (member.state !== 'compiling') return
+    // A relay that had no workers any more has some again.
+    if (member.state !== 'compiling' && member.state !== 'leaving') return
     member.state = 'ready'
     if (member.compilesLate) this.#report({ event: 'workerRecovered', worker: member.name })
   }

@@ -2,7 +2,7 @@ import { split } from '@convoy/reduction'
 import type { Job } from './job.ts'
 import type { Vote } from './jury.ts'
 import type { Assignment, Member } from './member.ts'
-import type { ParameterFrame } from './parameters.ts'
+import type { SentParameters } from './parameters.ts'
 
 /** A tree node on its way to being computed, by one worker or more. */
 export interface Piece {
@@ -22,7 +22,7 @@ export interface Piece {
 export class Work {
   job: Job | undefined
   /** The parameters that it is done with. */
-  frame: ParameterFrame | undefined
+  frame: SentParameters | undefined
   readonly #pieces = new Map<Assignment, Piece>()
   readonly #open = new Set<Piece>()
   #queue: Piece[] = []
@@ -30,7 +30,7 @@ export class Work {
   #nextId = 1
 
   /** @param finish Told in the end whether all of the job was done. */
-  begin(job: Job, frame: ParameterFrame, finish: (done: boolean) => void): void {
+  begin(job: Job, frame: SentParameters, finish: (done: boolean) => void): void {
     this.job = job
     this.frame = frame
     this.#finish = finish
@@ -41,6 +41,13 @@ export class Work {
     if (!this.job) return
     for (const piece of [...this.#open]) this.#release(piece)
     this.#end(false)
+  }
+
+  /** Gives up what is open of a node. */
+  withdraw(lo: number, hi: number): void {
+    for (const piece of [...this.#open]) if (lo <= piece.lo && piece.hi <= hi) this.#release(piece)
+    this.#queue = this.#queue.filter((piece) => this.#open.has(piece))
+    if (this.job && this.#open.size === 0) this.#end(false)
   }
 
   #end(done: boolean): void {
@@ -92,6 +99,14 @@ export class Work {
     const [piece] = this.#queue.splice(at, 1) as [Piece]
     piece.waiting = false
     return piece
+  }
+
+  /** Takes a piece away from whoever has it. */
+  reclaim(piece: Piece): void {
+    for (const [member, assignment] of [...piece.holders]) {
+      member.cancel(assignment)
+      this.drop(member, assignment)
+    }
   }
 
   /** Makes two pieces of one that nobody has: the second waits, before all others, and the first is returned. */
@@ -169,9 +184,6 @@ export class Work {
   /** Nobody needs to compute this piece any more. */
   #release(piece: Piece): void {
     this.#open.delete(piece)
-    for (const [member, assignment] of [...piece.holders]) {
-      member.cancel(assignment)
-      this.drop(member, assignment)
-    }
+    this.reclaim(piece)
   }
 }

@@ -3,9 +3,9 @@ import { ConvoyError } from '@convoy/errors'
 import type { ModelSpec } from '@convoy/model'
 import type { CoordinatorConfig } from '../config.ts'
 import type { Report } from '../events.ts'
-import { numericsText, type NumericsClass } from '../numerics.ts'
+import { numericsOptions, numericsText, type NumericsClass } from '../numerics.ts'
 import type { Hello, Welcome } from '../server/index.ts'
-import { optimizerSpecOf, roundsOf } from '../training/index.ts'
+import { optimizerSpecOf, roundingOf, roundsOf } from '../training/index.ts'
 
 /** What workers are told of a run. */
 export interface Subject {
@@ -52,6 +52,8 @@ export class Admission {
     const { flip, alternatingFlip, shift, cutout, resize, seed, microBatch, down = 'float32' } = this.#config
     const { run, model, preprocessing, dataset, smaller } = this.subject
     const { fingerprint } = dataset
+    const { verify } = this.#config
+    const rounding = roundingOf(this.#config)
     const rounds = roundsOf(this.#config)
     const augmentation: AugmentationSpec = {
       flip: alternatingFlip ? 'alternating' : flip,
@@ -62,6 +64,7 @@ export class Admission {
     return {
       ...{ run, model, preprocessing, augmentation, seed, microBatch, smaller, fingerprint, down },
       samples: hello.fingerprint !== fingerprint,
+      ...(hello.relay ? { relay: { verify, ...(rounding ? { rounding } : {}) } } : {}),
       ...(rounds
         ? {
             rounds: {
@@ -82,7 +85,7 @@ export class Admission {
         throw new ConvoyError(
           'E_NUMERICS',
           `this run computes with ${first}; this worker with ${other}`,
-          'Start the worker with the same engine, precision and threads on the same kind of processor, or the coordinator without --reproducible.',
+          `Compute with ${numericsOptions(first)} on the same kind of processor, or start the coordinator without --reproducible.`,
         )
       }
       if (!this.mixed) this.#report({ event: 'mixed', worker: name, first, other })

@@ -12,7 +12,7 @@ import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
 import { Member } from '../cluster/index.ts'
 import { SILENT } from '../events.ts'
-import type { Hall } from './hall.ts'
+import type { Hall, Hello, Welcome } from './hall.ts'
 import { Budget, hangUp, HANDSHAKE, MAX_BEFORE_HELLO, UNASKED } from './limits.ts'
 
 /** What ws says of messages that are too long, or come in too many parts. */
@@ -32,6 +32,8 @@ export class Connection {
   readonly #socket: WebSocket
   readonly #line: Duplex
   #member: Member | undefined
+  /** Whether it said hello. */
+  #greeted = false
   /** Whether it was told to go; what still comes is not read. */
   #over = false
   readonly #budget = new Budget(UNASKED)
@@ -130,10 +132,8 @@ export class Connection {
       if (!isBinary) throw new ConvoyError('E_MESSAGE', 'a text message', 'Convoy speaks binary frames.')
       const { message, payload } = readWorkerMessage(data)
       const member = this.#member
-      if (!member) {
-        this.#member = this.#admit(message)
-        this.#known()
-      } else {
+      if (!member) this.#greet(message)
+      else {
         member.tally.received += data.byteLength
         if ('id' in message && member.awaits(message.id)) this.#budget.give()
         this.#pass(member, message, payload)
@@ -153,17 +153,30 @@ export class Connection {
     } else this.#hall.cluster.refuse(this.#member, error)
   }
 
-  #admit(message: WorkerMessage): Member {
-    if (message.kind !== 'hello') {
-      throw new ConvoyError('E_MESSAGE', `${message.kind} before hello`, 'Say hello first.')
+  /** It says who it is. A relay may have to ask above what it is told then. */
+  #greet(message: WorkerMessage): void {
+    if (message.kind !== 'hello' || this.#greeted) {
+      const when = this.#greeted ? 'welcome' : 'hello'
+      throw new ConvoyError('E_MESSAGE', `${message.kind} before ${when}`, 'Say hello, and wait.')
     }
+    this.#greeted = true
+    clearTimeout(this.#slow)
     const welcome = this.#hall.admit(message)
+    if (!(welcome instanceof Promise)) return this.#join(message, welcome)
+    welcome
+      .then((later) => this.#join(message, later))
+      .catch((thrown: unknown) => this.#refuse(asConvoyError(thrown)))
+  }
+
+  #join(hello: Hello, welcome: Welcome): void {
+    if (this.#over || this.#socket.readyState !== this.#socket.OPEN) return
     const { cluster } = this.#hall
-    const { name, pace, tally } = cluster.nameFor(message.name, message.instance)
-    const member = new Member(message, name, this.#socket, !welcome.samples, pace, tally)
+    const { name, pace, tally } = cluster.nameFor(hello.name, hello.instance)
+    const member = new Member(hello, name, this.#socket, !welcome.samples, pace, tally)
     cluster.join(member)
     member.send({ kind: 'welcome', version: PROTOCOL_VERSION, name, ...welcome })
-    return member
+    this.#member = member
+    this.#known()
   }
 
   /** Passes a message on to the cluster. */
@@ -179,6 +192,9 @@ export class Connection {
         return cluster.leaving(member, message.finishing)
       case 'failed':
         return cluster.failed(member, message)
+      case 'dishonest':
+        if (!member.relay) throw new ConvoyError('E_MESSAGE', 'only a relay has workers', 'Nothing.')
+        return cluster.dishonestBelow(member, message)
       case 'hello':
         throw new ConvoyError('E_MESSAGE', 'a second hello', 'Say hello once.')
       default:

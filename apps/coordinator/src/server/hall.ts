@@ -28,8 +28,8 @@ export interface Hall {
   readonly cluster: Cluster
   /** Bytes of the largest payload that a worker may send. */
   readonly largestPayload: number
-  /** Decides whether a worker may join, and what it is told. Throws a `ConvoyError` to refuse it. */
-  admit(hello: Hello): Welcome
+  /** Decides whether a worker may join, and what it is told, perhaps later. Throws a `ConvoyError` to refuse it. */
+  admit(hello: Hello): Welcome | Promise<Welcome>
   /** Hears of everything that is refused before there is a worker to name, and of connections that end by it. */
   refused?(code: ErrorCode): void
   /** Answers a plain HTTP request; undefined where there is nothing at that path. */

@@ -12,6 +12,9 @@ import type { Size } from './sizes.ts'
 /** The most samples that one request carries, so that messages stay bounded whatever the batch size. */
 const LARGEST_REQUEST = 1024
 
+/** Bytes of images that a request to a relay carries at most, unless a single leaf has more. */
+const LARGEST_SUM = 1 << 27
+
 export interface BatchOptions {
   readonly wire: Encoding
   /** Leaves in a node that is rounded, where `wire` is shorter than float32; a power of two. */
@@ -19,6 +22,8 @@ export interface BatchOptions {
   /** Where there are rounds, which have a leaf for each: then what one gives is rounded. */
   readonly replicas?: number | undefined
   readonly seed: number
+  /** With verification a relay's nodes are such as a worker can repeat. */
+  readonly verify: number
 }
 
 /**
@@ -29,6 +34,8 @@ export class Batch implements Job {
   readonly task = 'gradient'
   readonly planned = true
   largest = 1
+  largestSum = 1
+  readonly leastSum: number
   size: number | undefined
   cost = 1
   round: Round | undefined
@@ -40,6 +47,8 @@ export class Batch implements Job {
   step = 0
   readonly #rounding: Rounding | undefined
   readonly #samples: Samples
+  readonly #imageBytes: number
+  readonly #whole: boolean
   #ids: Uint32Array = new Uint32Array()
   #leaf = 1
 
@@ -48,11 +57,14 @@ export class Batch implements Job {
    * @param largestLeaf The most samples that a leaf has in any step.
    */
   constructor(dataset: Dataset, arena: Arena, largestLeaf: number, options: BatchOptions) {
-    const { wire: encoding, wireLeaves, replicas, seed } = options
-    const leaves = replicas === undefined ? wireLeaves : 1
-    this.#rounding = encoding === 'float32' ? undefined : { encoding, leaves, seed }
+    const rounding = roundingOf(options)
+    this.#rounding = rounding && { ...rounding, seed: options.seed }
+    this.#imageBytes = dataset.train.pixels.byteLength / dataset.train.count
+    // A sum of rounded nodes is in float32: as long as two nodes in bf16, or four in int8.
+    this.leastSum = rounding ? (rounding.encoding === 'bf16' ? 2 : 4) * rounding.leaves : 0
+    this.#whole = options.verify === 0
     this.tree = new ReductionTree(arena, this.#rounding)
-    this.#samples = new Samples(dataset.train, Math.max(largestLeaf, LARGEST_REQUEST))
+    this.#samples = new Samples(dataset.train, largestRequest([largestLeaf]))
   }
 
   /** Points at a step's samples. `ids` must stay as they are until the step is done. */
@@ -70,8 +82,9 @@ export class Batch implements Job {
     this.round = round
     this.#leaf = leaf
     this.units = leafCount(ids.length, leaf)
-    const power = 2 ** Math.floor(Math.log2(Math.max(1, Math.floor(LARGEST_REQUEST / leaf))))
-    this.largest = Math.min(power, this.#rounding?.leaves ?? Infinity)
+    this.largest = Math.min(largestNode(leaf), this.#rounding?.leaves ?? Infinity)
+    const most = this.#whole ? largestNode(leaf, LARGEST_SUM / this.#imageBytes) : 1
+    this.largestSum = Math.max(this.largest, most)
     this.tree.begin(this.units, this.step)
     this.entries.length = 0
     return this
@@ -101,16 +114,52 @@ export class Batch implements Job {
     payload: Uint8Array,
     worker: string,
   ): void {
-    if (answer.kind !== 'gradient') throw unusable('an evaluation instead of a gradient')
-    const { lo, hi, loss, correct, count } = answer
-    if (count !== this.samples(lo, hi) || correct > count)
-      throw unusable(`the counts of [${lo}, ${hi}) are wrong`)
-    if (!Number.isFinite(loss)) {
-      throw new ConvoyError('E_NOT_FINITE', 'the loss is not finite', 'Check the engine of that machine.')
-    }
-    this.tree.accept(lo, hi, payload, { loss, correct, count })
+    const { lo, hi } = answer
+    acceptGradient(this.tree, answer, payload, this.samples(lo, hi))
     this.entries.push({ lo, hi, worker })
   }
+}
+
+/**
+ * Adds a node's sum to a tree. Throws E_GRADIENT, E_NOT_FINITE or E_NOT_ASKED where it is not usable; then nothing is taken.
+ *
+ * @param samples How many the node has.
+ * @param first The number of the tree's first leaf.
+ */
+export function acceptGradient(
+  tree: ReductionTree,
+  answer: MessageOf<WorkerMessage, 'gradient' | 'evaluation'>,
+  payload: Uint8Array,
+  samples: number,
+  first = 0,
+): void {
+  if (answer.kind !== 'gradient') throw unusable('an evaluation instead of a gradient')
+  const { lo, hi, loss, correct, count } = answer
+  if (count !== samples || correct > count) throw unusable(`the counts of [${lo}, ${hi}) are wrong`)
+  if (!Number.isFinite(loss)) {
+    throw new ConvoyError('E_NOT_FINITE', 'the loss is not finite', 'Check the engine of that machine.')
+  }
+  tree.accept(lo - first, hi - first, payload, { loss, correct, count })
+}
+
+/** How nodes are rounded that travel; undefined where they are not. */
+export function roundingOf({
+  wire: encoding,
+  wireLeaves,
+  replicas,
+}: Pick<BatchOptions, 'wire' | 'wireLeaves' | 'replicas'>) {
+  const leaves = replicas === undefined ? wireLeaves : 1
+  return encoding === 'float32' ? undefined : { encoding, leaves }
+}
+
+/** The most samples that a request has, where leaves have so many. */
+export function largestRequest(leaves: readonly number[]): number {
+  return Math.max(LARGEST_REQUEST, ...leaves)
+}
+
+/** The largest node that a request is for, where leaves have so many samples. */
+export function largestNode(leaf: number, samples = LARGEST_REQUEST): number {
+  return 2 ** Math.floor(Math.log2(Math.max(1, Math.floor(samples / leaf))))
 }
 
 function unusable(what: string): ConvoyError {

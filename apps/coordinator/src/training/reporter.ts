@@ -115,6 +115,11 @@ export class Reporter {
     })
   }
 
+  /** The run is over. */
+  end(progress: Progress): void {
+    this.#verdict(this.#convergence.end(), progress)
+  }
+
   diverged({ reason, message }: Divergence, progress: Progress): void {
     this.#report({ event: 'diverged', step: progress.step, reason, message })
     const [verdict, advice] =

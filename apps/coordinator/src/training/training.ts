@@ -17,7 +17,7 @@ import { Testing, type TestingOptions } from './testing.ts'
 import { Weights } from './weights.ts'
 
 export interface TrainingInput extends TestingOptions {
-  readonly config: TrainingConfig & Pick<RunConfig, 'evaluateEvery' | 'until' | 'steps' | 'worth'>
+  readonly config: TrainingConfig & Pick<RunConfig, 'evaluateEvery' | 'until' | 'steps' | 'worth' | 'verify'>
   readonly sizes: Sizes
   /** Parameters and velocity to start from. */
   readonly start: State
@@ -148,6 +148,7 @@ export class Training {
   async run(states: EarlierStates, afterStep: (epochEnded: boolean) => void): Promise<void> {
     do await this.#forward(afterStep)
     while (await this.#goingBack.goBack(this, states))
+    if (this.finished) this.reporter.end(this.progress)
     this.#stopped = false
   }
 

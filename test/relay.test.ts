@@ -1,0 +1,244 @@
+import { createEngine } from '@convoy/engines'
+import { createServer, type AddressInfo } from 'node:net'
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
+import { Convoy, scratch, type Line } from './convoy.ts'
+import { liarBefore } from './liar.ts'
+
+const { folder, remove } = scratch()
+afterAll(remove)
+
+/** 15 steps an epoch of 11 leaves. */
+const small = [
+  ...['--data', 'synthetic', '--limit-train', '480', '--limit-test', '50', '--width', '0.125'],
+  ...['--image-size', '8', '--batch-size', '32', '--micro-batch', '3', '--evaluate-every', '0'],
+  ...['--runs', folder, '--json'],
+]
+/** Long enough that both relays are in before it is over. */
+const steps = ['--epochs', '30', '--evaluate-every', '4']
+/** Three rounds an epoch. */
+const rounds = ['--batch-size', '4', '--replicas', '8', '--local-steps', '5', '--epochs', '20']
+
+// Where other work goes on beside them, processes take long to start.
+vi.setConfig({ testTimeout: 400_000, hookTimeout: 400_000 })
+
+const here: Convoy[] = []
+/** A process that the test ends. */
+function start(...args: string[]): Convoy {
+  const started = new Convoy(args.includes('--json') ? args : [...args, '--json'])
+  here.push(started)
+  return started
+}
+afterEach(() => {
+  for (const { child } of here.splice(0)) child.kill('SIGKILL')
+})
+
+const sumOf = ({ parametersSha256 }: Line) => parametersSha256
+const stepsOf = ({ lines }: Convoy) => lines.filter(({ event }) => event === 'step')
+const untilStep = (run: Convoy, wanted: number) =>
+  run.until(() => stepsOf(run).some(({ step }) => Number(step) >= wanted))
+/** Waits for a step that so many had a part in. */
+const untilAll = (run: Convoy, count: number) =>
+  run.until(() => stepsOf(run).some(({ workers }) => Number(workers) === count))
+const addressOf = async (convoy: Convoy) =>
+  (await convoy.until((one) => one.event('listening')))['url'] as string
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await new Promise((resolve) => server.once('listening', resolve))
+  const { port } = server.address() as AddressInfo
+  await new Promise((resolve) => server.close(resolve))
+  return port
+}
+
+const worker = (at: string, name: string, engine: string) =>
+  start(
+    ...['worker', '--coordinator', at, '--worker-name', name, '--engine', engine],
+    ...['--threads', '1', '--precision', 'float32'],
+  )
+
+interface Tree {
+  readonly run: Convoy
+  readonly relays: readonly Convoy[]
+  /** Two below each relay, those of the first in front. */
+  readonly workers: readonly Convoy[]
+}
+
+/** One coordinator, two relays or none, and four workers, in the order in which all are there at the first steps. */
+async function tree(options: readonly string[], engine: string, relayCount = 2): Promise<Tree> {
+  const port = String(await freePort())
+  const above = `ws://127.0.0.1:${port}`
+  const relays = ['north', 'south']
+    .slice(0, relayCount)
+    .map((name) => start('relay', '--upstream', above, '--port', '0', '--worker-name', name))
+  const workers: Convoy[] = []
+  for (const n of [0, 0, 1, 1])
+    workers.push(worker(relays[n] ? await addressOf(relays[n]) : above, `w${workers.length}`, engine))
+  for (const one of workers) await one.until(({ text }) => text.includes('computing with'))
+  return { run: start('coordinator', ...small, ...options, '--port', port), relays, workers }
+}
+
+const flat = (options: readonly string[], engine: string) =>
+  start(
+    'train',
+    ...small,
+    ...options,
+    '--port',
+    '0',
+    '--engine',
+    engine,
+    '--precision',
+    'float32',
+    '--workers',
+    '1',
+  ).done()
+
+const runs = (engine: 'onednn' | 'tfjs-wasm') =>
+  createEngine({ engine, precision: 'float32', threads: 1, device: 0, gpu: false }).then(
+    (created) => {
+      created.dispose()
+      return true
+    },
+    () => false,
+  )
+const engines = [
+  { engine: 'onednn', there: await runs('onednn') },
+  { engine: 'tfjs-wasm', there: await runs('tfjs-wasm') },
+] as const
+
+describe.each(engines)('a tree on $engine', ({ engine, there }) => {
+  // On WebAssembly, a step takes longer.
+  const short = engine === 'onednn' ? steps : [...steps, '--epochs', '8']
+  describe.skipIf(!there)(there ? 'it' : 'it (skipped: the engine is not here)', () => {
+    describe.each([
+      { name: 'steps', options: short },
+      {
+        name: 'steps, with bf16 both ways',
+        options: [...short, '--wire', 'bf16', '--wire-leaves', '2', '--down', 'bf16'],
+      },
+      { name: 'rounds', options: rounds },
+      { name: 'rounds, with int8 up', options: [...rounds, '--wire', 'int8', '--down', 'bf16'] },
+    ])('in $name', ({ options }) => {
+      it('gives the bits of one worker, though a worker below is killed, and then a relay', async () => {
+        const { run, relays, workers } = await tree(options, engine)
+        await untilAll(run, 2)
+        workers[0].child.kill('SIGKILL')
+        await untilStep(run, Number(stepsOf(run).at(-1)!.step) + 5)
+        relays[1].child.kill('SIGKILL')
+        const done = await run.done()
+        expect(run.lines).toContainEqual(expect.objectContaining({ event: 'workerLeft', worker: 'south' }))
+        expect(run.lines.some(({ event, worker }) => event === 'workerLeft' && worker === 'north')).toBe(
+          false,
+        )
+        expect(run.lines.filter(({ event }) => event === 'refused')).toEqual([])
+        expect(await relays[0].ended).toBe(0)
+        expect(await workers[1].ended).toBe(0)
+        expect(sumOf(done)).toBe(sumOf(await flat(options, engine)))
+      })
+    })
+  })
+})
+
+const [{ there: onednn }] = engines
+const engine = onednn ? 'onednn' : 'tfjs-wasm'
+
+/** Bytes that a coordinator sent a step, over 20 steps in which all have a part. */
+async function bytesSent({ run, relays }: Tree): Promise<number> {
+  const url = `${(await addressOf(run)).replace('ws', 'http')}/metrics`
+  const read = async () => {
+    const text = await (await fetch(url)).text()
+    const value = (name: string) => Number(new RegExp(`^${name} (.*)$`, 'm').exec(text)![1])
+    return {
+      steps: value('convoy_steps_total'),
+      sent: value('convoy_wire_bytes_total{direction="sent"}'),
+    }
+  }
+  await untilAll(run, relays.length || 4)
+  await untilStep(run, Number(stepsOf(run).at(-1)!.step) + 20)
+  const before = await read()
+  await untilStep(run, before.steps + 20)
+  const after = await read()
+  for (const { child } of here) child.kill('SIGKILL')
+  return (after.sent - before.sent) / (after.steps - before.steps)
+}
+
+// How many sums go up depends on how shares are cut, which is by measured speed.
+describe('the bytes that a coordinator sends', () => {
+  it.each([
+    { name: 'steps', options: ['--epochs', '200'] },
+    { name: 'rounds', options: [...rounds, '--epochs', '200'] },
+  ])('are about half with two relays before four workers, in $name', async ({ options }) => {
+    const plain = await bytesSent(await tree(options, engine, 0))
+    const relayed = await bytesSent(await tree(options, engine))
+    expect(relayed).toBeLessThan(0.8 * plain)
+  })
+})
+
+describe('a worker that lies to a relay', () => {
+  it('is found with --verify 1, and named above; the run ends with the honest sum', async () => {
+    const options = ['--epochs', '12', '--verify', '1']
+    const port = String(await freePort())
+    const relays = ['north', 'south'].map((name) =>
+      start('relay', '--upstream', `ws://127.0.0.1:${port}`, '--port', '0', '--worker-name', name),
+    )
+    const [north, south] = await Promise.all(relays.map(addressOf))
+    const liar = await liarBefore(north)
+    const workers = [worker(north, 'a', engine), worker(liar.url, 'b', engine), worker(north, 'c', engine)]
+    workers.push(worker(south, 'd', engine))
+    for (const one of workers) await one.until(({ text }) => text.includes('computing with'))
+    const run = start('coordinator', ...small, ...options, '--port', port)
+    const done = await run.done()
+    expect(liar.lies()).toBeGreaterThan(0)
+    expect(run.lines.filter(({ event }) => event === 'dishonest')).toMatchObject([{ worker: 'north/b' }])
+    expect(await workers[1].ended).toBe(1)
+    liar.close()
+    expect(sumOf(done)).toBe(sumOf(await flat(options, engine)))
+  })
+})
+
+describe('a relay', () => {
+  it('hands its work back at Ctrl-C, and its workers look for it again', async () => {
+    const { run, relays, workers } = await tree(rounds, engine)
+    await untilStep(run, 3)
+    relays[0].child.kill('SIGINT')
+    expect(await relays[0].ended).toBe(0)
+    await run.until(({ lines }) =>
+      lines.some(
+        ({ event, worker, reason }) => event === 'workerLeft' && worker === 'north' && reason === 'left',
+      ),
+    )
+    await workers[0].until(({ text }) => text.includes('it will be looked for'))
+    expect(sumOf(await run.done())).toBe(sumOf(await flat(rounds, engine)))
+  })
+
+  it('looks for the coordinator that was killed, while its workers stay', async () => {
+    const port = String(await freePort())
+    const relay = start('relay', '--upstream', `ws://127.0.0.1:${port}`, '--port', '0')
+    const at = await addressOf(relay)
+    for (const name of ['a', 'b']) worker(at, name, engine)
+    const options = [...small, ...rounds, '--port', port, '--name', 'killed']
+    const run = start('coordinator', ...options)
+    await run.until((one) => one.lines.some(({ event, step }) => event === 'checkpoint' && Number(step) >= 6))
+    run.child.kill('SIGKILL')
+    await run.ended
+    const done = await start('coordinator', ...options).done()
+    expect(relay.lines.filter(({ event }) => event === 'workerJoined')).toHaveLength(2)
+    expect(sumOf(done)).toBe(sumOf(await flat(rounds, engine)))
+    expect(await relay.ended).toBe(0)
+  })
+
+  it('says why the coordinator above does not take it', async () => {
+    const run = start('coordinator', ...small, '--port', '0', '--token', 'right-token')
+    const above = await addressOf(run)
+    const relay = start('relay', '--upstream', above, '--port', '0', '--token', 'wrong-token')
+    const at = await addressOf(relay)
+    start('worker', '--coordinator', at, '--engine', engine, '--token', 'wrong-token')
+    expect(await relay.ended).toBe(1)
+    expect(relay.text).toContain('E_TOKEN')
+  })
+
+  it('wants to know where the coordinator is', async () => {
+    const relay = start('relay', '--port', '0')
+    expect(await relay.ended).toBe(2)
+    expect(relay.text).toContain('--upstream')
+  })
+})
