@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Cluster } from './cluster.ts'
 import type { RunEvent } from '../events.ts'
 import { frame, gradientJob } from '../fixtures.ts'
+import { FORWARD_COST } from './job.ts'
 import { Member } from './member.ts'
 
 /** A worker whose connection only hands on what it is sent. */
@@ -122,6 +123,24 @@ describe('waiting for workers', () => {
     expect(await second).toBe(true)
     expect(cluster.waited).toBe(1_000)
   })
+})
+
+it('takes no worker for late that has evaluated before, which takes a third of the time a sample', async () => {
+  const one = member('one')
+  cluster.join(one)
+  cluster.ready(one)
+  const leaf = { samples: (lo: number, hi: number) => 64 * (hi - lo), largest: 1 }
+  for (let step = 0; step < 15; step++) {
+    const evaluated = cluster.compute({ ...job(step), ...leaf, units: 1, cost: FORWARD_COST }, frame)
+    vi.advanceTimersByTime(1_000)
+    answer(one)
+    await evaluated
+  }
+  void cluster.compute({ ...job(15), ...leaf, units: 1 }, frame)
+  vi.advanceTimersByTime(3_000)
+  expect(of('workerStalled')).toEqual([])
+  vi.advanceTimersByTime(6_000)
+  expect(of('workerStalled')).toHaveLength(1)
 })
 
 describe('a round', () => {

@@ -4,6 +4,9 @@ import type { Encoding } from '@convoy/reduction'
 export type Gradient = MessageOf<WorkerMessage, 'gradient'>
 export type Answer = Gradient | MessageOf<WorkerMessage, 'evaluation'>
 
+/** What a sample that is evaluated costs beside one whose gradient is computed: one convolution a layer instead of three. */
+export const FORWARD_COST = 1 / 3
+
 /** One pass over the workers: the gradient of a batch, the differences of a round, or the evaluation of a test set. */
 export interface Job {
   readonly task: 'gradient' | 'evaluate'
@@ -23,7 +26,7 @@ export interface Job {
   readonly planned: boolean
   /** Height and width that images are made smaller to, where they are. */
   readonly size: number | undefined
-  /** What a sample costs beside one of full size: workers' speed is measured in these. */
+  /** What a sample costs beside the gradient of one of full size: workers' speed is measured in these. */
   readonly cost: number
   /** What is to be known of a round, where it is one. */
   readonly round?: { readonly step: number; readonly rates: readonly number[] } | undefined

@@ -1,4 +1,4 @@
-import type { Answer, Job, WorkRequest } from '../cluster/index.ts'
+import { FORWARD_COST, type Answer, type Job, type WorkRequest } from '../cluster/index.ts'
 import type { Encoding } from '@convoy/reduction'
 import { largestNode } from '../training/index.ts'
 import { leafOf, type AskedNode, type Site } from './request.ts'
@@ -39,7 +39,8 @@ export class RelayJob implements Job {
     this.units = hi - lo
     this.largest = Math.min(largestNode(leafOf(welcome, work)), welcome.relay?.rounding?.leaves ?? Infinity)
     this.size = size
-    this.cost = size === undefined ? 1 : (size * size) / (full * full)
+    const cost = size === undefined ? 1 : (size * size) / (full * full)
+    this.cost = task === 'evaluate' ? FORWARD_COST : cost
     this.round = round
   }
 

@@ -2,7 +2,7 @@ import type { Dataset, Split } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import { argmax, crossEntropy, type ModelSpec } from '@convoy/model'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
-import type { Job, WorkRequest } from '../cluster/index.ts'
+import { FORWARD_COST, type Job, type WorkRequest } from '../cluster/index.ts'
 import { Samples } from './samples.ts'
 
 /** Images in one piece of work. */
@@ -24,7 +24,7 @@ export class Evaluation implements Job {
   readonly largest = 1
   readonly planned = false
   readonly size = undefined
-  readonly cost = 1
+  readonly cost = FORWARD_COST
   readonly units: number
   readonly epoch: number
   readonly step: number
