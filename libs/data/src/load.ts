@@ -95,7 +95,7 @@ async function loadAuto(options: LoadOptions): Promise<Dataset> {
     if (error.code !== 'E_DATA_DOWNLOAD') throw error
     return loadSynthetic(
       options,
-      'synthetic images: no CONVOY_DATA is set, and CIFAR-10 is neither cached nor to be fetched',
+      'synthetic images: no CONVOY_DATA is set, and CIFAR-10 is not in the cache (--data cifar10 fetches it)',
     )
   }
 }
