@@ -42,7 +42,7 @@ describe('a bundled program that uses TensorFlow.js', () => {
     },
   )
 
-  // On a software device 2,000 take longer than all other tests.
+  // On a software device 2,000 take longer than all other tests; docs/guides/gpu.md says what they came to.
   it.for([
     ['tensorflow', '2000'],
     ['webgpu', '400'],
