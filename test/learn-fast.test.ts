@@ -1,9 +1,9 @@
 import { readCheckpoint } from '@convoy/coordinator'
-import { createEngine } from '@convoy/engines'
 import type { Network } from '@convoy/weights'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { childrenOf, Convoy, root, scratch, type Line } from './convoy.ts'
+import { engines } from './engines.ts'
 import { runWithLiar } from './liar.ts'
 
 const { folder, remove } = scratch()
@@ -71,20 +71,6 @@ async function last(...args: string[]): Promise<Line> {
   expect(await run.ended, run.text).toBe(0)
   return run.lines.at(-1)!
 }
-
-/** Whether an engine runs here. */
-const runs = (engine: 'onednn' | 'tfjs-wasm') =>
-  createEngine({ engine, precision: 'float32', threads: 1, device: 0, gpu: false }).then(
-    (created) => {
-      created.dispose()
-      return true
-    },
-    () => false,
-  )
-const engines = [
-  { engine: 'onednn', there: await runs('onednn') },
-  { engine: 'tfjs-wasm', there: await runs('tfjs-wasm') },
-] as const
 
 describe.each(engines)('with all that learns fast, on $engine', ({ engine, there }) => {
   describe.skipIf(!there)(there ? 'it' : 'it (skipped: the engine is not here)', () => {

@@ -1,7 +1,6 @@
-import { createEngine } from '@convoy/engines'
-import { createServer, type AddressInfo } from 'node:net'
 import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
-import { Convoy, scratch, type Line } from './convoy.ts'
+import { Convoy, freePort, scratch, type Line } from './convoy.ts'
+import { engines } from './engines.ts'
 import { liarBefore } from './liar.ts'
 
 const { folder, remove } = scratch()
@@ -39,16 +38,6 @@ const untilStep = (run: Convoy, wanted: number) =>
 /** Waits for a step that so many had a part in. */
 const untilAll = (run: Convoy, count: number) =>
   run.until(() => stepsOf(run).some(({ workers }) => Number(workers) === count))
-const addressOf = async (convoy: Convoy) =>
-  (await convoy.until((one) => one.event('listening')))['url'] as string
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await new Promise((resolve) => server.once('listening', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}
 
 const worker = (at: string, name: string, engine: string) =>
   start(
@@ -72,7 +61,7 @@ async function tree(options: readonly string[], engine: string, relayCount = 2):
     .map((name) => start('relay', '--upstream', above, '--port', '0', '--worker-name', name))
   const workers: Convoy[] = []
   for (const n of [0, 0, 1, 1])
-    workers.push(worker(relays[n] ? await addressOf(relays[n]) : above, `w${workers.length}`, engine))
+    workers.push(worker(relays[n] ? await relays[n].address() : above, `w${workers.length}`, engine))
   for (const one of workers) await one.until(({ text }) => text.includes('computing with'))
   return { run: start('coordinator', ...small, ...options, '--port', port), relays, workers }
 }
@@ -91,19 +80,6 @@ const flat = (options: readonly string[], engine: string) =>
     '--workers',
     '1',
   ).done()
-
-const runs = (engine: 'onednn' | 'tfjs-wasm') =>
-  createEngine({ engine, precision: 'float32', threads: 1, device: 0, gpu: false }).then(
-    (created) => {
-      created.dispose()
-      return true
-    },
-    () => false,
-  )
-const engines = [
-  { engine: 'onednn', there: await runs('onednn') },
-  { engine: 'tfjs-wasm', there: await runs('tfjs-wasm') },
-] as const
 
 /** What travels in which form, half of it on each engine: such a tree takes most of a minute. */
 const forms = {
@@ -148,7 +124,7 @@ const engine = onednn ? 'onednn' : 'tfjs-wasm'
 
 /** Bytes that a coordinator sent a step, over 20 steps in which all have a part. */
 async function bytesSent({ run, relays }: Tree): Promise<number> {
-  const url = `${(await addressOf(run)).replace('ws', 'http')}/metrics`
+  const url = `${(await run.address()).replace('ws', 'http')}/metrics`
   const read = async () => {
     const text = await (await fetch(url)).text()
     const value = (name: string) => Number(new RegExp(`^${name} (.*)$`, 'm').exec(text)![1])
@@ -185,7 +161,7 @@ describe('a worker that lies to a relay', () => {
     const relays = ['north', 'south'].map((name) =>
       start('relay', '--upstream', `ws://127.0.0.1:${port}`, '--port', '0', '--worker-name', name),
     )
-    const [north, south] = await Promise.all(relays.map(addressOf))
+    const [north, south] = await Promise.all(relays.map((relay) => relay.address()))
     const liar = await liarBefore(north)
     const workers = [worker(north, 'a', engine), worker(liar.url, 'b', engine), worker(north, 'c', engine)]
     workers.push(worker(south, 'd', engine))
@@ -218,7 +194,7 @@ describe('a relay', () => {
   it('looks for the coordinator that was killed, while its workers stay', async () => {
     const port = String(await freePort())
     const relay = start('relay', '--upstream', `ws://127.0.0.1:${port}`, '--port', '0')
-    const at = await addressOf(relay)
+    const at = await relay.address()
     for (const name of ['a', 'b']) worker(at, name, engine)
     const options = [...small, ...rounds, '--port', port, '--name', 'killed']
     const run = start('coordinator', ...options)
@@ -233,9 +209,9 @@ describe('a relay', () => {
 
   it('says why the coordinator above does not take it', async () => {
     const run = start('coordinator', ...small, '--port', '0', '--token', 'right-token')
-    const above = await addressOf(run)
+    const above = await run.address()
     const relay = start('relay', '--upstream', above, '--port', '0', '--token', 'wrong-token')
-    const at = await addressOf(relay)
+    const at = await relay.address()
     start('worker', '--coordinator', at, '--engine', engine, '--token', 'wrong-token')
     expect(await relay.ended).toBe(1)
     expect(relay.text).toContain('E_TOKEN')

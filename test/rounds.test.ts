@@ -8,6 +8,7 @@ import { NodeSummer } from '@convoy/reduction'
 import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { childrenOf, Convoy, scratch, type Line } from './convoy.ts'
+import { engines } from './engines.ts'
 import { runWithLiar } from './liar.ts'
 
 const { folder, remove } = scratch()
@@ -39,19 +40,6 @@ const untilStep = (run: Convoy, wanted: number) =>
 /** Whether an engine runs here. */
 const open = (engine: 'onednn' | 'tfjs-wasm') =>
   createEngine({ engine, precision: 'float32', threads: 1, device: 0, gpu: false })
-const runs = (engine: 'onednn' | 'tfjs-wasm') =>
-  open(engine).then(
-    (created) => {
-      created.dispose()
-      return true
-    },
-    () => false,
-  )
-const engines = [
-  { engine: 'onednn', there: await runs('onednn') },
-  { engine: 'tfjs-wasm', there: await runs('tfjs-wasm') },
-] as const
-
 // Where other work goes on beside them, processes take long to start.
 vi.setConfig({ testTimeout: 400_000, hookTimeout: 400_000 })
 
