@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import sharp from 'sharp'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -51,6 +51,19 @@ describe('the command line', () => {
     expect(await run.ended).toBe(code)
     expect(run.text).toMatch(message)
     expect(run.text).not.toMatch(/\n\s+at /)
+  })
+
+  it('says once what none of the workers of a training can do', async () => {
+    const run = new Convoy(
+      [
+        ...['train', '--data', 'synthetic', '--limit-train', '100', '--limit-test', '20', '--width', '0.125'],
+        ...['--engine', 'onednn', '--workers', '3', '--runs', path.join(folder, 'none'), '--port', '0'],
+      ],
+      { CONVOY_ONEDNN: '/no/such/library.so' },
+    )
+    expect(await run.ended).toBe(1)
+    expect(run.text.match(/E_[A-Z_]+/g)).toEqual(['E_ENGINE'])
+    rmSync(path.join(folder, 'none'), { recursive: true, force: true })
   })
 
   it.each([

@@ -3,7 +3,7 @@ import type { EngineConfig } from '@convoy/worker'
 import { fork, type ChildProcess } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { allowance, workersFor } from './machine.ts'
-import { MANAGED } from './work.ts'
+import { MANAGED, type WorkerEnd } from './work.ts'
 
 /** A local worker that lives no longer than this, in milliseconds, is not simply started again. */
 const SOON = 5_000
@@ -17,6 +17,8 @@ export class LocalWorkers {
   readonly #children = new Map<string, ChildProcess>()
   #gpus = 0
   #closed = false
+  /** What the worker that ended last ended with. */
+  #lastEnd: string | undefined
 
   /** @param failed Called when workers cannot be started here at all. */
   constructor(
@@ -62,7 +64,7 @@ export class LocalWorkers {
     const name = `local-${index + 1}`
     const { engine, precision, threads, device, gpu } = this.#engine
     const started = performance.now()
-    let reason: ConvoyError | undefined
+    let end: WorkerEnd | undefined
     const args = ['worker', '--coordinator', this.#url, '--worker-name', name, '--engine', engine]
     args.push('--precision', precision, '--threads', String(threads), ...(gpu ? ['--gpu'] : []))
     args.push('--device', String(device ?? (this.#gpus > 0 ? index % this.#gpus : 0)))
@@ -84,15 +86,19 @@ export class LocalWorkers {
       execArgv: [],
     })
     this.#children.set(name, child)
-    child.on('message', (error: { code: unknown; message: string; remedy: string }) => {
-      if (isErrorCode(error.code)) reason = new ConvoyError(error.code, error.message, error.remedy)
+    child.on('message', (message: WorkerEnd) => {
+      if (isErrorCode(message.code)) end = message
     })
     child.on('exit', (code, signal) => {
       this.#children.delete(name)
-      if (this.#closed) return
-      if (signal === null && performance.now() - started < SOON && code !== 0) {
+      if (this.#closed || code === 0) return
+      const error = end && new ConvoyError(end.code, end.message, end.remedy)
+      // What was never let in, or ended as one before it did, would only do so again.
+      const again = end?.wasJoined === false || (end !== undefined && end.message === this.#lastEnd)
+      this.#lastEnd = end?.message
+      if (again || (signal === null && performance.now() - started < SOON)) {
         this.#failed(
-          reason ??
+          error ??
             new ConvoyError(
               'E_ENGINE',
               `a local worker ended at once with exit code ${code}`,
@@ -101,7 +107,8 @@ export class LocalWorkers {
         )
         return
       }
-      if (code !== 0) setTimeout(() => this.#closed || this.#spawn(index), 500)
+      if (error) process.stderr.write(`${error.toText()}\n`)
+      setTimeout(() => this.#closed || this.#spawn(index), 500)
     })
   }
 }

@@ -4,9 +4,15 @@ import type { Logger } from 'pino'
 import { Display, styleFor } from './display.ts'
 import { bringOnednn } from './onednn.ts'
 import { settle } from './options.ts'
+import { EXIT } from './schemas.ts'
 
 /** Set for workers that `convoy train` starts: the terminal's Ctrl-C is for their parent, whose end is theirs. */
 export const MANAGED = 'CONVOY_MANAGED'
+
+/** What one of these ended with, and whether it was ever let in, as its parent is told. */
+export interface WorkerEnd extends Pick<ConvoyError, 'code' | 'message' | 'remedy'> {
+  readonly wasJoined: boolean
+}
 
 /** `convoy worker`. */
 export async function work(
@@ -48,11 +54,11 @@ export async function work(
   try {
     await worker.run()
   } catch (error) {
-    // The parent shows it: a worker that it started has no terminal of its own.
-    if (managed && error instanceof ConvoyError) {
-      process.send?.({ code: error.code, message: error.message, remedy: error.remedy })
-    }
-    throw error
+    if (!managed || !process.send || !(error instanceof ConvoyError)) throw error
+    // The parent shows it, once for all of its workers.
+    const { code, message, remedy } = error
+    process.send({ code, message, remedy, wasJoined: worker.wasJoined } satisfies WorkerEnd)
+    return EXIT.failed
   } finally {
     endHealth?.()
     await worker.dispose()

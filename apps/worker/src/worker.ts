@@ -51,6 +51,7 @@ export class Worker {
   #socket: WebSocket | undefined
   #engine: EngineOutcome | undefined
   #joined = false
+  #wasJoined = false
   #draining = false
   /** Ends a pause between attempts to connect. */
   readonly #leaving = new AbortController()
@@ -147,6 +148,11 @@ export class Worker {
   /** Whether the worker is connected and was let in. */
   get joined(): boolean {
     return this.#joined
+  }
+
+  /** Whether it was let in at any time. */
+  get wasJoined(): boolean {
+    return this.#wasJoined
   }
 
   /** Ends the connection, and what computes. */
@@ -251,6 +257,7 @@ export class Worker {
         if (message.name !== this.#name) this.#log(`the coordinator calls this worker ${message.name}`)
         this.#name = message.name
         this.#joined = true
+        this.#wasJoined = true
         this.#passage.joined((message.down === 'bf16' ? 2 : 4) * parameterLayout(message.model).size)
         this.#log(`joined run ${message.run} at ${this.#config.coordinator} as ${message.name}`)
         return this.#computer.order({ kind: 'compile', welcome: message })

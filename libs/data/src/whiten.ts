@@ -111,7 +111,9 @@ function crossProducts(values: Float32Array, size: number, progress: (text: stri
     }
     if (n % 64 === 63) {
       const eta = ((performance.now() - started) / 1000 / (n + 1)) * (count - n - 1)
-      progress(`whitening: covariance, image ${n + 1} of ${count}, ETA ${eta.toFixed(0)} s`)
+      progress(
+        `whitening: covariance, image ${n + 1} of ${count}, ETA ${eta.toFixed(0)} s; then eigenvalues, which take minutes and show nothing`,
+      )
     }
   }
   for (let i = 0; i < size; i++) for (let j = 0; j < i; j++) products[i][j] = products[j][i]!
