@@ -14,7 +14,18 @@ const { folder, remove } = scratch()
 afterAll(remove)
 
 const small = [
-  ...['--data', 'synthetic', '--limit-train', '48', '--limit-test', '10', '--width', '0.125'],
+  ...[
+    '--data',
+    'synthetic',
+    '--limit-train',
+    '48',
+    '--limit-test',
+    '10',
+    '--width',
+    '0.125',
+    '--image-size',
+    '16',
+  ],
   ...['--epochs', '1', '--batch-size', '16', '--micro-batch', '4', '--flip', '--shift', '2'],
   ...['--runs', folder, '--port', '0', '--json'],
 ]

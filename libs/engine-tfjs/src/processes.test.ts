@@ -45,7 +45,7 @@ describe('a bundled program that uses TensorFlow.js', () => {
   // On a software device 2,000 take longer than all other tests; docs/guides/gpu.md says what they came to.
   it.for([
     ['tensorflow', '2000'],
-    ['webgpu', '400'],
+    ['webgpu', '160'],
   ] as const)(
     'takes no more memory on %s after %s steps than after a quarter of them',
     { timeout: 1_200_000 },
