@@ -406,7 +406,7 @@ describe('synthetic', () => {
 
 describe('whiten', () => {
   it('leaves pixels uncorrelated and of about one variance', async () => {
-    const dataset = await loadDataset('synthetic', { ...options, limitTrain: 600, limitTest: 20, size: 8 })
+    const dataset = await loadDataset('synthetic', { ...options, limitTrain: 1100, limitTest: 20, size: 8 })
     const { train, test } = await whiten(dataset, 1e-3, () => {})
     expect(test.pixels).toBeInstanceOf(Float32Array)
     const size = 192
