@@ -4,7 +4,8 @@ import { ConvoyError } from '@convoy/errors'
 import { existsSync, readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
-import type { WebgpuAdapter, WebgpuEngine } from './webgpu.ts'
+import type { WebgpuEngine } from './webgpu.ts'
+import type { WebgpuAdapter } from './webgpu-device.ts'
 
 /** WebGPU in Node.js: Dawn, which Chromium has, of the npm package `webgpu`. It calls Vulkan, Metal or Direct3D 12. */
 

@@ -97,19 +97,19 @@ describe.skipIf(noVulkan !== undefined)(
         gradient,
       })
       // Between leaves, while one is computed, while the next is begun, and at a prediction.
-      engine.backend.device.destroy()
-      await engine.backend.device.lost
+      engine.device.backend.device.destroy()
+      await engine.device.backend.device.lost
       expect(await computed()).toEqual(expected)
       const underWay = computed()
-      engine.backend.device.destroy()
+      engine.device.backend.device.destroy()
       expect(await underWay).toEqual(expected)
       compiled.begin(other.batch, other.masks)
       compiled.begin(leaf.batch, leaf.masks)
-      engine.backend.device.destroy()
+      engine.device.backend.device.destroy()
       await compiled.gradient(other.batch, other.masks, gradient)
       expect(await computed()).toEqual(expected)
       const logits = new Float32Array(30)
-      engine.backend.device.destroy()
+      engine.device.backend.device.destroy()
       await compiled.predict(leaf.batch.images, 3, logits)
       compiled.dispose()
       const dropless = referenceGradient(model, leaf.parameters, leaf.batch, undefined)
@@ -218,7 +218,7 @@ describe.skipIf(noVulkan !== undefined)(
 
       it('refuses a leaf that does not fit, and says what does', async () => {
         const count =
-          Math.ceil(engine.backend.device.limits.maxStorageBufferBindingSize / (4 * 16 * 16 * 12)) + 1
+          Math.ceil(engine.device.backend.device.limits.maxStorageBufferBindingSize / (4 * 16 * 16 * 12)) + 1
         await expect(engine.compile(model, count)).rejects.toMatchObject({
           code: 'E_ENGINE_GPU',
           message: expect.stringContaining(`a leaf of ${count} samples does not fit`) as string,
