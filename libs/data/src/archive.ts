@@ -1,5 +1,7 @@
 import { ConvoyError } from '@convoy/errors'
 import { open } from 'node:fs/promises'
+import { openFile } from './folder.ts'
+import { isParquet } from './names.ts'
 import type { Source } from './source.ts'
 import { openTar } from './tar.ts'
 import { openZip } from './zip.ts'
@@ -16,8 +18,8 @@ const OTHERS: readonly (readonly [RegExp, string, string])[] = [
   [/^526172211a07/, '.rar', 'unrar x'],
 ]
 
-/** Tells an archive by how it begins, whatever its name. Throws E_DATA_FORMAT where it is none that is read. */
-export async function archiveKind(file: string): Promise<'zip' | 'tar'> {
+/** Tells an archive or a Parquet file by how it begins, whatever its name. Throws E_DATA_FORMAT where it is none that is read. */
+export async function archiveKind(file: string): Promise<'zip' | 'tar' | 'parquet'> {
   const start = Buffer.alloc(512)
   await using handle = await open(file).catch((error: Error) => {
     throw new ConvoyError(
@@ -39,16 +41,21 @@ export async function archiveKind(file: string): Promise<'zip' | 'tar'> {
       `Unpack it first: ${other[2]} ${file}`,
     )
   if (hex.startsWith('504b')) return 'zip'
+  if (hex.startsWith('50415231') || isParquet(file)) return 'parquet'
   if (hex.startsWith('1f8b') || start.toString('latin1', 257, 262) === 'ustar' || /\.tar$/i.test(file))
     return 'tar'
   throw new ConvoyError(
     'E_DATA_FORMAT',
-    bytesRead === 0 ? `${file} is empty` : `${file} is neither a folder nor a .tar, .tar.gz, .tgz or .zip`,
+    bytesRead === 0
+      ? `${file} is empty`
+      : `${file} is neither a folder nor a .tar, .tar.gz, .tgz, .zip or .parquet`,
     'Give a folder or archive of train/<class>/* and test/<class>/* images.',
   )
 }
 
-/** Lists an archive. Throws E_DATA_TRUNCATED where it ends too early, E_DATA_FORMAT where it is none that is read. */
+/** Lists an archive, or a Parquet file as the one that it has. Throws E_DATA_TRUNCATED where it ends too early, E_DATA_FORMAT where it is none that is read. */
 export async function openArchive(file: string, progress: (text: string) => void): Promise<Source> {
-  return (await archiveKind(file)) === 'zip' ? openZip(file) : openTar(file, progress)
+  const kind = await archiveKind(file)
+  if (kind === 'parquet') return openFile(file)
+  return kind === 'zip' ? openZip(file) : openTar(file, progress)
 }

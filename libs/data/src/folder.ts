@@ -2,7 +2,7 @@ import { ConvoyError } from '@convoy/errors'
 import type { Stats } from 'node:fs'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
-import { isHidden } from './names.ts'
+import { isHidden, isParquet } from './names.ts'
 import { countFiles, roomForFiles, tooLarge, type Source, type SourceFile } from './source.ts'
 
 /**
@@ -29,14 +29,23 @@ export async function openFolder(root: string): Promise<Source> {
         if (above.some(({ dev, ino }) => dev === found.dev && ino === found.ino)) throw circle(shown)
         await visit(shown, [...above, found])
       } else {
-        const problem = found.isFile() ? tooLarge(found.size) : 'is no regular file'
+        // Parquet is read in parts.
+        const large = isParquet(name) ? undefined : tooLarge(found.size, name)
+        const problem = found.isFile() ? large : 'is no regular file'
         const stamp = `${found.size}\0${found.mtimeMs}`
         files.push({ path: shown, size: found.size, stamp, ...(problem === undefined ? {} : { problem }) })
       }
     }
   }
   await visit('', [await stat(root)])
-  return { files, folders, read: (some, use, failed) => readFiles(root, some, use, failed) }
+  return { files, folders, root, read: (some, use, failed) => readFiles(root, some, use, failed) }
+}
+
+/** Lists a file alone. */
+export async function openFile(file: string): Promise<Source> {
+  const root = path.dirname(file)
+  const files = [{ path: path.basename(file), size: (await stat(file)).size }]
+  return { files, folders: [], root, read: (some, use, failed) => readFiles(root, some, use, failed) }
 }
 
 function circle(folder: string): ConvoyError {

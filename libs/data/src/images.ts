@@ -11,7 +11,7 @@ const room = new Room(LARGEST)
 
 /** What files that are no images are, by how they begin. */
 const OTHERS: readonly (readonly [RegExp, string])[] = [
-  [/^version https:\/\/git-lfs/, 'is a pointer of Git LFS and not the image: run `git lfs pull`'],
+  [/^version https:\/\/git-lfs/, 'is a pointer of Git LFS and not the file: run `git lfs pull`'],
   [/^\s*<(!doctype html|html)/i, 'is a page of HTML, as servers send in place of a file'],
   [
     /^\s*(<\?xml[^>]*>\s*)?(<!--[^]*?-->\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg/i,
@@ -24,6 +24,11 @@ const OTHERS: readonly (readonly [RegExp, string])[] = [
   [/^PK/, 'is a .zip'],
   [/^\0+$/, 'holds zeros only'],
 ]
+
+/** What a file that should be another is, by how it begins in Latin-1: a page of HTML, a pointer of Git LFS, … */
+export function otherThanAsked(start: string): string | undefined {
+  return OTHERS.find(([pattern]) => pattern.test(start))?.[1]
+}
 
 /** An image as RGB bytes [size, size, 3]. */
 export interface Decoded {

@@ -33,7 +33,9 @@ type Split = keyof typeof SPLITS
 const LAYOUT =
   'Lay it out as train/<class>/* and test/<class>/*, or give a metadata.csv with the columns file_name and label.'
 
-const splitOf = (name: string) => (Object.keys(SPLITS) as Split[]).find((split) => SPLITS[split].test(name))
+/** The split that a folder or file is called by. */
+export const splitOf = (name: string) =>
+  (Object.keys(SPLITS) as Split[]).find((split) => SPLITS[split].test(name))
 
 /** `3 .heic, 1 .txt`, the most frequent first. */
 function tally(names: readonly string[]): string {
@@ -54,7 +56,7 @@ function tally(names: readonly string[]): string {
 const files = (count: number) => (count === 1 ? '1 file is' : `${count} files are`)
 
 /** A path with its place: `<root>/<split>/<class>/…/name`; the split is the last part that is called like one and has a class behind it. */
-interface Place<F> {
+export interface Place<F> {
   readonly file: F
   readonly root: string
   /** The split's folder as it is called; '' where there is none. */
@@ -63,7 +65,7 @@ interface Place<F> {
 }
 
 /** Takes what is hidden away, and names it. */
-function withoutHidden<F extends SourceFile>(
+export function withoutHidden<F extends SourceFile>(
   all: readonly F[],
   folders: readonly string[],
 ): { seen: F[]; note: string[] } {
@@ -182,7 +184,7 @@ function folderOf(origin: string, folders: ReadonlySet<string>, split: Split): s
 }
 
 /** The places that count, by split, and what is said of the others. Throws E_DATA_FORMAT. */
-function choose<F extends SourceFile>(origin: string, places: readonly Place<F>[]) {
+export function choose<F extends SourceFile>(origin: string, places: readonly Place<F>[]) {
   const roots = [...new Set(places.map(({ root }) => root))].sort(byName)
   if (roots.length > 1)
     refuse(
@@ -198,8 +200,10 @@ function choose<F extends SourceFile>(origin: string, places: readonly Place<F>[
   const validation = folderOf(origin, present, 'validation')
   const notes: string[] = []
   if (test !== undefined && validation !== undefined) {
-    const count = places.filter(({ folder, file }) => folder === validation && isImageName(file.path)).length
-    notes.push(`the ${count} images of ${validation}/ are left out: ${test}/ is the test set`)
+    const inside = places.filter(({ folder }) => folder === validation).map(({ file }) => file.path)
+    const images = inside.filter(isImageName).length
+    const what = images > 0 ? `${images} images` : `${inside.length} files`
+    notes.push(`the ${what} of ${validation}/ are left out: ${test}/ is the test set`)
   } else if (validation !== undefined) notes.push(`${validation}/ is the test set`)
   const tested = test ?? validation
   return {

@@ -16,7 +16,8 @@ import { holdOut } from './hold-out.ts'
 import { layOut, type Layout } from './layout.ts'
 import { readMetadata } from './metadata.ts'
 import { isImageName } from './names.ts'
-import type { Source, SourceFile } from './source.ts'
+import { isParquetSet, openParquetSet } from './parquet-set.ts'
+import type { Source } from './source.ts'
 import { countLabels } from './statistics.ts'
 import { synthetic } from './synthetic.ts'
 
@@ -55,7 +56,7 @@ const DECODING = 2
  * Loads a data set.
  *
  * @param source `auto`, `cifar10`, `synthetic`, or a path: a folder or archive of `train/<class>/*` and
- *   `test/<class>/*` images, a folder of the official `.bin` batches, or a folder that holds one such archive.
+ *   `test/<class>/*` images or of Parquet files, one such file, a folder of the official `.bin` batches, or a folder that holds one such archive.
  *   `auto` takes `CONVOY_DATA` if that is set, else CIFAR-10 if it is in the cache or can be fetched, else `synthetic`.
  *
  * Throws a `ConvoyError` with a code `E_DATA_…` and a remedy.
@@ -233,7 +234,10 @@ async function loadArchive(file: string, options: LoadOptions, origin: string): 
     hash.update(piece)
     tell(piece.length)
   }
-  const name = path.basename(file).replace(ARCHIVE, '')
+  const name = path
+    .basename(file)
+    .replace(ARCHIVE, '')
+    .replace(/\.parquet$/i, '')
   const key = keyOf('archive', options, [hash.digest('hex')])
   return cached(options, key, origin, async () => {
     const source = await openArchive(file, options.progress ?? (() => {}))
@@ -242,8 +246,7 @@ async function loadArchive(file: string, options: LoadOptions, origin: string): 
         needCifarSize(options)
         return await readBatches(source, origin)
       }
-      const layout = layOut(origin, source.files, source.folders, await readMetadata(source))
-      return await loadImages(name, source, layout, options, origin)
+      return await loadImages(name, await listImages(source, origin), options, origin)
     } finally {
       source.close?.()
     }
@@ -260,14 +263,15 @@ async function loadFolder(folder: string, options: LoadOptions, origin: string):
   const images = source.files.some(({ path: name }) => isImageName(name) && name.includes('/'))
   if (!images && archives.length === 1)
     return loadArchive(path.join(folder, archives[0].path), options, origin)
-  const layout = layOut(origin, source.files, source.folders, await readMetadata(source))
+  const listed = await listImages(source, origin)
+  const { layout } = listed
   const stamps = layout.images.map(
     ({ file, split, label }) => `${file.path}\0${split}\0${label}\0${file.stamp}`,
   )
   const parts = [path.resolve(folder), ...layout.classes, ...layout.notes, ...stamps]
   const key = keyOf('folder', options, parts)
   const name = path.basename(path.resolve(folder))
-  return cached(options, key, origin, () => loadImages(name, source, layout, options, origin))
+  return cached(options, key, origin, () => loadImages(name, listed, options, origin))
 }
 
 /** A key for what decoded images depend on. */
@@ -276,10 +280,20 @@ function keyOf(kind: string, options: LoadOptions, parts: readonly string[]): st
   return cacheKey(kind, DECODING, size, String(skipUnreadable), String(holdOut === undefined), parts)
 }
 
-async function loadImages<F extends SourceFile>(
+/** A source's images with their classes: files as they are laid out, or rows of Parquet files. */
+interface Listed {
+  readonly source: Source
+  readonly layout: Layout
+}
+
+async function listImages(source: Source, origin: string): Promise<Listed> {
+  if (isParquetSet(source)) return await openParquetSet(origin, source)
+  return { source, layout: layOut(origin, source.files, source.folders, await readMetadata(source)) }
+}
+
+async function loadImages(
   name: string,
-  source: Source<F>,
-  layout: Layout<F>,
+  { source, layout }: Listed,
   options: LoadOptions,
   origin: string,
 ): Promise<Dataset> {

@@ -1,4 +1,5 @@
 import { zipSync } from 'fflate'
+import { parquetWriteBuffer } from 'hyparquet-writer'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -89,6 +90,21 @@ describe('metadata', () => {
       expect((await load(archive, { holdOut: 2 })).fingerprint).toBe(dataset.fingerprint)
   })
 
+  it('may be Parquet, with names of classes', async () => {
+    lay(...flat)
+    const columnData = [
+      { name: 'file_name', data: flat, type: 'STRING' as const },
+      { name: 'label', data: [0, 0, 1, 1, 0, 1], type: 'INT32' as const },
+      { name: 'score', data: [0, 1, 2, 3, 4, 5], type: 'DOUBLE' as const },
+    ]
+    const features = { label: { _type: 'ClassLabel', names: ['cat', 'ant'] } }
+    const kvMetadata = [{ key: 'huggingface', value: JSON.stringify({ info: { features } }) }]
+    put('metadata.parquet', Buffer.from(parquetWriteBuffer({ columnData, kvMetadata })))
+    const dataset = await load()
+    expect(dataset.classes).toEqual(['ant', 'cat'])
+    expect([...dataset.train.labels]).toEqual([1, 1, 0, 0])
+  })
+
   it('gives way to folders of classes, and what it says otherwise is told', async () => {
     lay('train/a/1.png', 'train/a/2.png', 'train/b/1.png', 'train/b/2.png', 'test/a/1.png', 'test/b/1.png')
     const { fingerprint } = await load()
@@ -128,10 +144,10 @@ describe('metadata', () => {
       /no folders of classes: .*; train\/metadata\.csv has not the columns file_name and label, but file_name, text/,
     ],
     [
-      'in Parquet',
+      'in Parquet that is none',
       'metadata.parquet',
-      'PAR1',
-      /no folders of classes: .*; train\/metadata\.parquet is not read/,
+      'file_name,label',
+      /metadata\.parquet is no Parquet file/,
     ],
     [
       'with a line that is no JSON',

@@ -1,11 +1,12 @@
 import { ConvoyError } from '@convoy/errors'
 import path from 'node:path'
 import { few, isHidden, isImageName } from './names.ts'
+import { labelText, ParquetFile, partsOf } from './parquet.ts'
 import type { Source, SourceFile } from './source.ts'
 
 /**
- * The labels of Hugging Face's image folders (datasets, folder_based_builder.py): `metadata.csv` and `metadata.jsonl`, a row an image, with the
- * columns `file_name`, seen from the file's own folder, and `label`.
+ * The labels of Hugging Face's image folders (datasets, folder_based_builder.py): `metadata.csv`, `metadata.jsonl` and `metadata.parquet`,
+ * a row an image, with the columns `file_name`, seen from the file's own folder, and `label`.
  */
 export interface Metadata {
   /** Labels of the images that are there, by their paths. */
@@ -34,10 +35,9 @@ export async function readMetadata<F extends SourceFile>(source: Source<F>): Pro
   const labels = new Map<string, string>()
   const astray: string[] = []
   let unlabelled = 0
-  let without = `${few(files.map(({ path: name }) => name))} is not read`
-  const take = (file: string, bytes: Buffer) => {
-    if (file.endsWith('.parquet')) return
-    const rows = file.endsWith('.csv') ? csvRows(file, bytes) : jsonRows(file, bytes)
+  let without = `${few(files.map(({ path: name }) => name))} has no label of an image that is there`
+  const take = async (file: string, bytes: Buffer) => {
+    const rows = await rowsOf(file, bytes)
     if (!['file_name', 'label'].every((column) => rows.some((row) => column in row))) {
       const columns = Object.keys(rows[0] ?? {})
       without = `${file} has not the columns file_name and label, but ${columns.join(', ') || 'none'}`
@@ -55,7 +55,7 @@ export async function readMetadata<F extends SourceFile>(source: Source<F>): Pro
   }
   await source.read(
     files,
-    (file, bytes) => Promise.resolve(take(file.path, bytes)),
+    (file, bytes) => take(file.path, bytes),
     (file, reason) => {
       throw malformed(file.path, `it ${reason}`)
     },
@@ -100,24 +100,36 @@ function jsonRows(file: string, bytes: Buffer): Row[] {
 }
 
 /** Fields with commas between, with or without quotes, the first line of which are the columns' names (RFC 4180). */
-function csvRows(file: string, bytes: Buffer): Row[] {
-  const text = textOf(file, bytes)
-  const field = /(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|$)/y
-  const lines: string[][] = []
-  let line: string[] = []
-  while (field.lastIndex < text.length || line.length > 0) {
-    const found = field.exec(text)
-    if (!found) throw malformed(file, `its line ${lines.length + 1} is no CSV`)
-    const [, quoted, plain, end] = found
-    line.push(quoted?.replaceAll('""', '"') ?? plain)
-    if (end === ',') continue
-    // An empty line is none.
-    if (line.length > 1 || line[0] !== '') lines.push(line)
-    line = []
-  }
-  const [columns = [], ...rows] = lines
+async function csvRows(file: string, bytes: Buffer): Promise<Row[]> {
+  const { default: csv } = await import('papaparse')
+  // It takes the first line's end for that of all lines.
+  const text = textOf(file, bytes).replaceAll('\r\n', '\n')
+  const { data, errors } = csv.parse<string[]>(text, { delimiter: ',', newline: '\n', skipEmptyLines: true })
+  if (errors.length > 0) throw malformed(file, `its line ${(errors[0].row ?? 0) + 1} is no CSV`)
+  const [columns = [], ...rows] = data
   return rows.map((row, i) => {
     if (row.length === columns.length) return Object.fromEntries(columns.map((name, at) => [name, row[at]]))
     throw malformed(file, `its row ${i + 1} has ${row.length} fields instead of ${columns.length}`)
   })
+}
+
+/** The columns of names and labels alone; labels that the file has names for are those names. */
+async function parquetRows(file: string, bytes: Buffer): Promise<Row[]> {
+  const parquet = await ParquetFile.open(file, partsOf(bytes))
+  const rows: Record<string, unknown>[] = []
+  for (const column of parquet.columns) {
+    const name = column.path.join('.')
+    const isAsked = name === 'file_name' || name === 'label'
+    let at = 0
+    if (isAsked)
+      for await (const page of parquet.pages(column))
+        for (const value of page) (rows[at++] ??= {})[name] = labelText(value, parquet.features[name]?.names)
+    else (rows[0] ??= {})[name] = undefined
+  }
+  return rows
+}
+
+function rowsOf(file: string, bytes: Buffer): Promise<Row[]> | Row[] {
+  if (file.endsWith('.parquet')) return parquetRows(file, bytes)
+  return file.endsWith('.csv') ? csvRows(file, bytes) : jsonRows(file, bytes)
 }

@@ -9,6 +9,11 @@ export function isImageName(name: string): boolean {
   return IMAGE.test(name)
 }
 
+/** Whether a file's name is that of a Parquet file. */
+export function isParquet(name: string): boolean {
+  return /\.parquet$/i.test(name)
+}
+
 /** Whether a file or folder belongs to a system or an editor rather than to the data. */
 export function isHidden(name: string): boolean {
   return HIDDEN.test(name)

@@ -1,4 +1,5 @@
 import { ConvoyError } from '@convoy/errors'
+import { isParquet } from './names.ts'
 
 /** A file that a folder or archive holds. */
 export interface SourceFile {
@@ -18,6 +19,8 @@ export interface SourceFile {
 export interface Source<F extends SourceFile = SourceFile> {
   readonly files: readonly F[]
   readonly folders: readonly string[]
+  /** The folder on the disk that paths are seen from, where files can be read in parts. */
+  readonly root?: string
   /**
    * Reads some of the files in whatever order suits, a bounded number of bytes at a time, and hands each to `use`: its
    * bytes, or why it could not be read. A file may come twice where another is a link to it.
@@ -35,6 +38,8 @@ export interface Source<F extends SourceFile = SourceFile> {
 export const MOST_FILES = 2_000_000
 /** Bytes of one file that is read. */
 export const LARGEST_FILE = 96 * 2 ** 20
+/** Bytes of a Parquet file that is read as a whole, since it is in an archive. */
+const LARGEST_PARQUET = 512 * 2 ** 20
 /** Bytes of files that are in memory at a time. */
 const IN_MEMORY = 96 * 2 ** 20
 /** What a file counts at least, so that so many are decoded at a time: enough to keep libvips's threads busy. */
@@ -76,10 +81,11 @@ export function roomForFiles(): { hold: Room['hold'] } {
   return { hold: (size, work) => room.hold(Math.max(size, LEAST), work) }
 }
 
-/** Why a file is too large to be read, where it is. */
-export function tooLarge(size: number): string | undefined {
-  if (size <= LARGEST_FILE) return undefined
-  return `has ${(size / 2 ** 20).toFixed(0)} MB; up to ${LARGEST_FILE / 2 ** 20} MB are read`
+/** Why a file is too large to be read as a whole, where it is. */
+export function tooLarge(size: number, name: string): string | undefined {
+  const most = isParquet(name) ? LARGEST_PARQUET : LARGEST_FILE
+  if (size <= most) return undefined
+  return `has ${(size / 2 ** 20).toFixed(0)} MB; up to ${most / 2 ** 20} MB are read`
 }
 
 /** Counts what a source lists. Throws E_DATA_FORMAT where it is too much. */

@@ -41,7 +41,7 @@ export async function openTar(file: string, progress: (text: string) => void): P
       case 'File':
       case 'OldFile':
       case 'ContiguousFile': {
-        const problem = tooLarge(entry.size)
+        const problem = tooLarge(entry.size, name)
         files.push({
           path: name,
           size: entry.size,

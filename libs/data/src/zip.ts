@@ -34,7 +34,7 @@ export async function openZip(file: string): Promise<Source<ZippedFile>> {
         const target = (await member.bytes()).toString()
         links.push({ path: shown, target: path.posix.normalize(`${path.posix.dirname(shown)}/${target}`) })
       } else {
-        const problem = tooLarge(size)
+        const problem = tooLarge(size, shown)
         files.push({ path: shown, size, member, ...(problem === undefined ? {} : { problem }) })
       }
     }
