@@ -17,7 +17,7 @@ import type { ServerConfig } from '../config.ts'
 import type { Report } from '../events.ts'
 import { numericsText, type NumericsClass } from '../numerics.ts'
 import { CoordinatorServer, type Hello, type Page, type Welcome } from '../server/index.ts'
-import { largestRequest, Samples } from '../training/index.ts'
+import { Samples } from '../training/index.ts'
 import { Metrics, QuietLog } from '../watching/index.ts'
 import { RelayJob } from './job.ts'
 import { AskedNode, type AskedWork, type Site } from './request.ts'
@@ -192,15 +192,12 @@ export class Relay implements Computer {
 
   #siteOf(welcome: MessageOf<CoordinatorMessage, 'welcome'>): Site {
     const { size } = trainedLayout(welcome.model)
-    const { rounds, smaller, microBatch } = welcome
-    const round = rounds ? rounds.steps * rounds.batchSize : 0
-    const leaves = [round, microBatch, ...smaller.map((one) => one.microBatch)]
     const own = this.#dataset?.fingerprint === welcome.fingerprint ? this.#dataset : undefined
     return {
       welcome,
       arena: new Arena(size),
       frames: new SumFrames(size, welcome.seed),
-      samples: own && new Samples(own.train, largestRequest(leaves)),
+      samples: own && new Samples(own.train),
       zeros: new Float32Array(size),
     }
   }

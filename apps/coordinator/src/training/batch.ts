@@ -9,7 +9,7 @@ import { Samples } from './samples.ts'
 import type { Round } from './schedule.ts'
 import type { Size } from './sizes.ts'
 
-/** The most samples that one request carries, so that messages stay bounded whatever the batch size. */
+/** The most samples that a request to a worker carries, unless a single leaf has more: messages stay bounded whatever the batch size. */
 const LARGEST_REQUEST = 1024
 
 /** Bytes of images that a request to a relay carries at most, unless a single leaf has more. */
@@ -52,11 +52,8 @@ export class Batch implements Job {
   #ids: Uint32Array = new Uint32Array()
   #leaf = 1
 
-  /**
-   * @param arena Where gradients are summed.
-   * @param largestLeaf The most samples that a leaf has in any step.
-   */
-  constructor(dataset: Dataset, arena: Arena, largestLeaf: number, options: BatchOptions) {
+  /** @param arena Where gradients are summed. */
+  constructor(dataset: Dataset, arena: Arena, options: BatchOptions) {
     const rounding = roundingOf(options)
     this.#rounding = rounding && { ...rounding, seed: options.seed }
     this.#imageBytes = dataset.train.pixels.byteLength / dataset.train.count
@@ -64,7 +61,7 @@ export class Batch implements Job {
     this.leastSum = rounding ? (rounding.encoding === 'bf16' ? 2 : 4) * rounding.leaves : 0
     this.#whole = options.verify === 0
     this.tree = new ReductionTree(arena, this.#rounding)
-    this.#samples = new Samples(dataset.train, largestRequest([largestLeaf]))
+    this.#samples = new Samples(dataset.train)
   }
 
   /** Points at a step's samples. `ids` must stay as they are until the step is done. */
@@ -150,11 +147,6 @@ export function roundingOf({
 }: Pick<BatchOptions, 'wire' | 'wireLeaves' | 'replicas'>) {
   const leaves = replicas === undefined ? wireLeaves : 1
   return encoding === 'float32' ? undefined : { encoding, leaves }
-}
-
-/** The most samples that a request has, where leaves have so many. */
-export function largestRequest(leaves: readonly number[]): number {
-  return Math.max(LARGEST_REQUEST, ...leaves)
 }
 
 /** The largest node that a request is for, where leaves have so many samples. */

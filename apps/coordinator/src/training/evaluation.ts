@@ -44,7 +44,7 @@ export class Evaluation implements Job {
   ) {
     this.#model = model
     this.#dataset = dataset
-    this.#samples = new Samples(dataset.test, CHUNK)
+    this.#samples = new Samples(dataset.test)
     this.#ids = Uint32Array.from({ length: dataset.test.count }, (_, i) => i)
     this.units = Math.ceil(dataset.test.count / CHUNK)
     this.logits = new Float32Array(dataset.test.count * model.classes)

@@ -1,4 +1,4 @@
-export { acceptGradient, largestNode, largestRequest, roundingOf } from './batch.ts'
+export { acceptGradient, largestNode, roundingOf } from './batch.ts'
 export { Evaluation, scoreOf, type Score } from './evaluation.ts'
 export type { EarlierStates } from './going-back.ts'
 export { checkOptimizer, optimizerSpecOf } from './optimizer.ts'

@@ -18,7 +18,6 @@ describe('Sizes', () => {
     for (const step of [0, 13, 27])
       expect(sizes.at(step)).toEqual({ size: undefined, microBatch: 8, leaf: 8, cost: 1 })
     expect(sizes.smaller).toEqual([])
-    expect(sizes.largestLeaf).toBe(8)
     expect(sizes.work()).toBe(4)
     expect(sizes.work(7)).toBe(1)
   })
@@ -35,7 +34,6 @@ describe('Sizes', () => {
       { size: 16, microBatch: 16 },
       { size: 24, microBatch: 8 },
     ])
-    expect(sizes.largestLeaf).toBe(16)
   })
 
   it('announce a size that comes again once', () => {

@@ -70,11 +70,6 @@ export class Sizes {
     return this.smaller.length > 0 ? this.#changes : undefined
   }
 
-  /** The most samples that a leaf has. */
-  get largestLeaf(): number {
-    return Math.max(...[...this.#sizes.values()].map(({ leaf }) => leaf))
-  }
-
   /** What so many updates cost, in epochs at full size; those of the whole run where left out. */
   work(steps = Infinity): number {
     const { totalSteps, stepsPerEpoch } = this.#length

@@ -61,7 +61,7 @@ export class Training {
     this.testing = new Testing(input)
     this.reporter = new Reporter(cluster, input.convergence, report, config.worth)
     this.sizes = input.sizes
-    this.#batch = new Batch(dataset, arena, this.sizes.largestLeaf, config)
+    this.#batch = new Batch(dataset, arena, config)
     this.#schedule = scheduleOf(config)
     this.#ledger = new Ledger(dataset.train.count)
     // Guessing costs ln(classes) with a softmax, and classes·ln(2) with a sigmoid for each class.
