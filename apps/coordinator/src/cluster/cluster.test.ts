@@ -398,10 +398,14 @@ describe('a relay', () => {
     cluster.ready(relay)
     void cluster.compute(job(1), frame)
     expect(relay.assignments.size).toBe(1)
+    const useful: boolean[] = []
+    cluster.onChange = () => useful.push(cluster.useful)
     cluster.leaving(relay, undefined)
     expect(relay.assignments.size).toBe(0)
     cluster.ready(relay)
     expect(relay.assignments.size).toBe(1)
+    // A relay before this one has none either for so long.
+    expect(useful).toEqual([false, true])
   })
 })
 

@@ -42,7 +42,7 @@ export class Cluster {
   onDishonest: (since: number, found: Found) => void = () => {}
   /** Called where the gradient of a step is not finite, and no single worker is to blame. */
   onNotFinite: (node: { readonly lo: number; readonly hi: number }) => void = () => {}
-  /** Called where a worker became ready, or is gone. */
+  /** Called where a worker became ready, is leaving, or is gone. */
   onChange: () => void = () => {}
 
   constructor(report: Report, { verify = 0, resumed = false }: ClusterOptions = {}) {
@@ -163,6 +163,7 @@ export class Cluster {
       this.#work.drop(member, assignment)
       this.#work.enqueue(piece)
     }
+    this.onChange()
     this.#planner.dispatch()
   }
 
