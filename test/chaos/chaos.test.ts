@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { scratch } from '../convoy.ts'
 import { disturbed, undisturbed, type ChaosOptions } from './chaos.ts'
-import { kinds, optionsOf, schedule } from './schedule.ts'
+import { kinds, optionsOf, relaysOf, schedule } from './schedule.ts'
 
 describe('the schedule of faults', () => {
   it('is a function of its seed, in order, and of all kinds', () => {
@@ -27,10 +27,16 @@ describe('the options of a seed', () => {
       '--alternating-flip',
       '--cutout',
     ]
-    for (const flag of [...all, '--bias-rate', '--flip', '--replicas', 'int8'])
+    for (const flag of [...all, '--bias-rate', '--flip', '--replicas', '--wire', 'int8', '--down'])
       expect(flags(1, 20)).toContain(flag)
     // Those that `convoy test` takes have most of it.
     for (const flag of ['muon', 'standardised', '--sizes', '--replicas']) expect(flags(1, 3)).toContain(flag)
+  })
+
+  it('have relays before its workers or not, and also in one that `convoy test` takes', () => {
+    const relays = Array.from({ length: 20 }, (_, i) => relaysOf(i + 1))
+    expect([...new Set(relays)].sort()).toEqual([0, 1, 2])
+    expect(Math.max(...relays.slice(0, 3))).toBe(2)
   })
 })
 
@@ -47,6 +53,7 @@ describe('a run to which faults happen', () => {
       ...['--width', '0.125', '--batch-size', '64', '--micro-batch', '8', '--epochs', '6'],
     ],
     worker: [],
+    relays: 0,
     folder,
     report: () => {},
   }
@@ -59,7 +66,7 @@ describe('a run to which faults happen', () => {
     })
 
     it('ends with the bits of an undisturbed one', async () => {
-      const { faults, parametersSha256 } = await disturbed({ ...options, seed, run })
+      const { faults, parametersSha256 } = await disturbed({ ...options, seed, run, relays: relaysOf(seed) })
       expect(faults).toHaveLength(kinds.length)
       expect(parametersSha256).toBe(expected)
     })

@@ -3,7 +3,7 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { Convoy, freePort, root } from '../convoy.ts'
-import { Proxy } from './proxy.ts'
+import { Fleet } from './fleet.ts'
 import { schedule, type Fault } from './schedule.ts'
 
 export interface ChaosOptions {
@@ -16,6 +16,8 @@ export interface ChaosOptions {
   readonly run: readonly string[]
   /** Options of every worker: the engine. */
   readonly worker: readonly string[]
+  /** Relays between the coordinator and some of the workers. */
+  readonly relays: number
   /** Where the runs are kept. */
   readonly folder: string
   readonly report: (line: object) => void
@@ -35,7 +37,6 @@ export async function undisturbed({ steps, run, worker, folder }: ChaosOptions):
   return done['parametersSha256'] as string
 }
 
-const MOST_WORKERS = 5
 /** A run that makes no step for so long, in ms, hangs; what a fault may cost is far below. */
 const HANGS = 120_000
 
@@ -84,7 +85,7 @@ export function checkLedger(
 
 /** A run with real processes to which the faults of a seed happen. */
 export async function disturbed(options: ChaosOptions): Promise<Outcome> {
-  const { seed, steps, run, worker, folder, report } = options
+  const { seed, steps, run, worker, relays, folder, report } = options
   const started = performance.now()
   const port = await freePort()
   const name = `chaos-${seed}-${process.pid}`
@@ -115,51 +116,29 @@ export async function disturbed(options: ChaosOptions): Promise<Outcome> {
   }
   startCoordinator()
 
-  interface Placed {
-    proxy: Proxy
-    process: Convoy
-    wanted: boolean
-  }
-  const workers: Placed[] = []
-  const run1 = (placed: Placed, proxyPort: number, workerName: string) => {
-    const args = ['worker', '--coordinator', `ws://127.0.0.1:${proxyPort}`, '--worker-name', workerName]
-    placed.process = new Convoy([...args, ...worker])
-    void placed.process.ended.then(() => {
-      if (!over && placed.wanted) setTimeout(() => over || run1(placed, proxyPort, workerName), 100)
-    })
-  }
-  let count = 0
-  const startWorker = async () => {
-    const placed = { proxy: new Proxy(port), wanted: true } as Placed
-    workers.push(placed)
-    run1(placed, await placed.proxy.listen(), `w${++count}`)
-  }
-  for (let i = 0; i < 3; i++) await startWorker()
+  const fleet = new Fleet(worker)
+  await fleet.start(port, { relays, workers: 3 })
 
   const happen = async ({ kind, worker: index, duration }: Fault): Promise<void> => {
-    const target = workers[index % workers.length]
-    const child = target?.process.child
+    const {
+      process: { child },
+      proxy,
+    } = fleet.at(index)
     switch (kind) {
       case 'kill':
-        child?.kill('SIGKILL')
+        child.kill('SIGKILL')
         return
       case 'pause':
-        child?.kill('SIGSTOP')
-        setTimeout(() => child?.kill('SIGCONT'), duration)
+        child.kill('SIGSTOP')
+        setTimeout(() => child.kill('SIGCONT'), duration)
         return
       case 'terminate':
-        child?.kill('SIGTERM')
+        child.kill('SIGTERM')
         return
       case 'start':
-        if (workers.length < MOST_WORKERS) await startWorker()
-        return
+        return fleet.add()
       case 'leave':
-        if (workers.length > 1) {
-          workers.splice(workers.indexOf(target), 1)
-          target.wanted = false
-          child?.kill('SIGTERM')
-        }
-        return
+        return fleet.leave(index)
       case 'killCoordinator':
         coordinator.child.kill('SIGKILL')
         return
@@ -181,7 +160,7 @@ export async function disturbed(options: ChaosOptions): Promise<Outcome> {
         setTimeout(() => over || disk.set({}), 2 * duration)
         return
       default:
-        target?.proxy.fault(kind, duration)
+        proxy.fault(kind, duration)
     }
   }
 
@@ -220,11 +199,7 @@ export async function disturbed(options: ChaosOptions): Promise<Outcome> {
     }
   } finally {
     over = true
-    for (const { process: one, proxy } of workers) {
-      one.child.kill('SIGCONT')
-      one.child.kill('SIGKILL')
-      proxy.close()
-    }
+    fleet.kill()
     coordinator!.child.kill('SIGKILL')
   }
 }

@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util'
 import { scratch } from '../convoy.ts'
-import { kinds, optionsOf } from './schedule.ts'
+import { kinds, optionsOf, relaysOf } from './schedule.ts'
 import { disturbed, undisturbed, type ChaosOptions } from './chaos.ts'
 
 const { values } = parseArgs({
@@ -19,7 +19,8 @@ const { values } = parseArgs({
 })
 if (values.help) {
   console.log(`npm run chaos -- [options]: a run to which faults happen, beside an undisturbed one
-  --seed N      of the faults, and of the options of the run: sizes, optimizer, labels, augmentation, rounds (1)
+  --seed N      of the faults, of the options of the run (sizes, optimizer, labels, augmentation, rounds, what
+                travels half or in a byte), and of how many relays it has (1)
   --seeds N     how many seeds, from that one on (1)
   --steps N     updates (200)
   --faults N    faults in a run (42)
@@ -51,6 +52,7 @@ const options: ChaosOptions = {
     ...['--epochs', String(Math.ceil(Number(values.steps) / 16))],
   ],
   worker: ['--engine', values.engine],
+  relays: 0,
   folder,
   report: say,
 }
@@ -59,14 +61,15 @@ try {
   for (let seed = options.seed; seed < options.seed + Number(values.seeds); seed++) {
     try {
       const run = [...options.run, ...optionsOf(seed, 128)]
+      const relays = relaysOf(seed)
       const expected = await undisturbed({ ...options, run })
-      const { faults, parametersSha256, seconds } = await disturbed({ ...options, seed, run })
+      const { faults, parametersSha256, seconds } = await disturbed({ ...options, seed, run, relays })
       const equal = parametersSha256 === expected
       if (!equal) failed++
-      say({ event: 'summary', seed, faults: faults.length, equal, parametersSha256, seconds })
+      say({ event: 'summary', seed, relays, faults: faults.length, equal, parametersSha256, seconds })
       if (!values.json)
         console.log(
-          `seed ${seed}: ${faults.length} faults in ${seconds.toFixed(0)} s, ${equal ? 'the same bits' : 'OTHER BITS'} (${parametersSha256.slice(0, 12)})`,
+          `seed ${seed}: ${relays} relays, ${faults.length} faults in ${seconds.toFixed(0)} s, ${equal ? 'the same bits' : 'OTHER BITS'} (${parametersSha256.slice(0, 12)})`,
         )
     } catch (thrown) {
       failed++

@@ -25,7 +25,7 @@ export interface Fault {
   readonly kind: (typeof kinds)[number]
   /** It happens once so many updates were done. */
   readonly step: number
-  /** Which of the workers there are, modulo their number. */
+  /** Which of the relays and workers there are, modulo their number; of workers alone for `leave`. */
   readonly worker: number
   /** How long, in milliseconds, for what has an end. */
   readonly duration: number
@@ -82,6 +82,12 @@ export function optionsOf(seed: number, batchSize: number): string[] {
     ...one([], ['--cutout', '10']),
     ...one([], ['--bias-rate', '0.3']),
     ...one([], ['--replicas', '4', '--local-steps', '2', '--batch-size', String(batchSize / 8)]),
-    ...one([], ['--wire', 'bf16'], ['--wire', 'int8', '--down', 'bf16']),
+    ...one([], ['--wire', 'bf16'], ['--wire', 'int8']),
+    ...one([], ['--down', 'bf16']),
   ]
+}
+
+/** How many relays the run of a seed has: none in half of all runs, else one or two. */
+export function relaysOf(seed: number): number {
+  return [0, 0, 1, 2][new RandomStream(seed, 2).uint32() % 4]
 }
