@@ -4,28 +4,24 @@ import { expect } from 'vitest'
 import { WebSocket, WebSocketServer } from 'ws'
 import { Convoy, type Line } from './convoy.ts'
 
+/** Changes what goes to a coordinator; undefined where it goes on as it is. */
+type Change = (header: { kind: string }, payload: Uint8Array) => object | undefined
+
 /**
- * A door before a coordinator that flips the lowest bit of one number in every tenth gradient that goes through: a worker
- * behind it looks like one with bad memory.
+ * A door before a coordinator.
+ *
+ * @param change Gives another header, and may write into the payload.
  */
-export async function liarBefore(
-  url: string,
-): Promise<{ url: string; lies: () => number; close: () => void }> {
+export async function doorBefore(url: string, change: Change): Promise<{ url: string; close: () => void }> {
   const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
   await new Promise((resolve) => server.once('listening', resolve))
-  let gradients = 0
-  let lies = 0
   server.on('connection', (near) => {
     const far = new WebSocket(url)
     const early: Uint8Array[] = []
     near.on('message', (data: Buffer) => {
-      let bytes: Uint8Array = data
       const { header, payload } = decodeFrame(data)
-      if ((header as { kind: string }).kind === 'gradient' && ++gradients % 10 === 0) {
-        lies++
-        payload[4 * 1000] ^= 1
-        bytes = encodeFrame(header as object, payload)
-      }
+      const changed = change(header as { kind: string }, payload)
+      const bytes: Uint8Array = changed ? encodeFrame(changed, payload) : data
       if (far.readyState === WebSocket.OPEN) far.send(bytes)
       else early.push(bytes)
     })
@@ -39,12 +35,29 @@ export async function liarBefore(
   const { port } = server.address() as AddressInfo
   return {
     url: `ws://127.0.0.1:${port}`,
-    lies: () => lies,
     close: () => {
       for (const socket of server.clients) socket.terminate()
       server.close()
     },
   }
+}
+
+/**
+ * A door before a coordinator that flips the lowest bit of one number in every tenth gradient that goes through: a worker
+ * behind it looks like one with bad memory.
+ */
+export async function liarBefore(
+  url: string,
+): Promise<{ url: string; lies: () => number; close: () => void }> {
+  let gradients = 0
+  let lies = 0
+  const door = await doorBefore(url, (header, payload) => {
+    if (header.kind !== 'gradient' || ++gradients % 10 !== 0) return undefined
+    lies++
+    payload[4 * 1000] ^= 1
+    return header
+  })
+  return { ...door, lies: () => lies }
 }
 
 /**

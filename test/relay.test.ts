@@ -1,7 +1,11 @@
-import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
+import { PROTOCOL_VERSION } from '@convoy/protocol'
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { Convoy, freePort, scratch, type Line } from './convoy.ts'
 import { engines } from './engines.ts'
-import { liarBefore } from './liar.ts'
+import { doorBefore, liarBefore } from './liar.ts'
 
 const { folder, remove } = scratch()
 afterAll(remove)
@@ -39,10 +43,10 @@ const untilStep = (run: Convoy, wanted: number) =>
 const untilAll = (run: Convoy, count: number) =>
   run.until(() => stepsOf(run).some(({ workers }) => Number(workers) === count))
 
-const worker = (at: string, name: string, engine: string) =>
+const worker = (at: string, name: string, engine: string, ...args: string[]) =>
   start(
     ...['worker', '--coordinator', at, '--worker-name', name, '--engine', engine],
-    ...['--threads', '1', '--precision', 'float32'],
+    ...['--precision', 'float32', ...args],
   )
 
 interface Tree {
@@ -122,22 +126,20 @@ describe.each(engines)('a tree on $engine', ({ engine, there }) => {
 const [{ there: onednn }] = engines
 const engine = onednn ? 'onednn' : 'tfjs-wasm'
 
+/** Steps that a coordinator did, and bytes that it sent to workers. */
+async function wireOf(run: Convoy): Promise<{ steps: number; sent: number }> {
+  const text = await (await fetch(`${(await run.address()).replace('ws', 'http')}/metrics`)).text()
+  const value = (name: string) => Number(new RegExp(`^${name} (.*)$`, 'm').exec(text)![1])
+  return { steps: value('convoy_steps_total'), sent: value('convoy_wire_bytes_total{direction="sent"}') }
+}
+
 /** Bytes that a coordinator sent a step, over 20 steps in which all have a part. */
 async function bytesSent({ run, relays }: Tree): Promise<number> {
-  const url = `${(await run.address()).replace('ws', 'http')}/metrics`
-  const read = async () => {
-    const text = await (await fetch(url)).text()
-    const value = (name: string) => Number(new RegExp(`^${name} (.*)$`, 'm').exec(text)![1])
-    return {
-      steps: value('convoy_steps_total'),
-      sent: value('convoy_wire_bytes_total{direction="sent"}'),
-    }
-  }
   await untilAll(run, relays.length || 4)
   await untilStep(run, Number(stepsOf(run).at(-1)!.step) + 20)
-  const before = await read()
+  const before = await wireOf(run)
   await untilStep(run, before.steps + 20)
-  const after = await read()
+  const after = await wireOf(run)
   for (const { child } of here) child.kill('SIGKILL')
   return (after.sent - before.sent) / (after.steps - before.steps)
 }
@@ -217,9 +219,110 @@ describe('a relay', () => {
     expect(relay.text).toContain('E_TOKEN')
   })
 
+  it('is told that it speaks another version of the protocol', async () => {
+    const above = await start('coordinator', ...small, '--port', '0').address()
+    const door = await doorBefore(above, (header) =>
+      header.kind === 'hello' ? { ...header, version: PROTOCOL_VERSION + 1 } : undefined,
+    )
+    const relay = start('relay', '--upstream', door.url, '--port', '0')
+    worker(await relay.address(), 'a', engine)
+    expect(await relay.ended).toBe(1)
+    expect(relay.text).toContain('E_PROTOCOL_VERSION')
+    door.close()
+  })
+
   it('wants to know where the coordinator is', async () => {
     const relay = start('relay', '--port', '0')
     expect(await relay.ended).toBe(2)
     expect(relay.text).toContain('--upstream')
+  })
+})
+
+describe('a run', () => {
+  /** Long enough for something to happen in. */
+  const options = ['--epochs', '20']
+  let expected: unknown
+  beforeAll(async () => {
+    expected = sumOf(await flat(options, engine))
+  })
+  const coordinator = (...args: string[]) => start('coordinator', ...small, '--port', '0', ...args)
+  const relayTo = async (upstream: string, ...args: string[]) => {
+    const relay = start('relay', '--upstream', upstream, '--port', '0', ...args)
+    return { relay, at: await relay.address() }
+  }
+
+  it.each([
+    { below: 'TLS', secured: true },
+    { below: 'plain', secured: false },
+  ])('through a relay over TLS, below which it is $below, has the same bits', async ({ secured }) => {
+    const file = (name: string) => path.join(folder, name)
+    const [cert, key] = [file('tls.crt'), file('tls.key')]
+    const request = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
+    const names = ['-subj', '/CN=convoy', '-addext', 'subjectAltName=IP:127.0.0.1']
+    execFileSync('openssl', [...request, ...names, '-keyout', key, '-out', cert], { stdio: 'pipe' })
+    const server = ['--tls-cert', cert, '--tls-key', key]
+    const ca = ['--tls-ca', cert]
+    const run = coordinator(...options, ...server)
+    const above = await run.address()
+    const { relay, at } = await relayTo(above, ...ca, ...(secured ? server : []))
+    expect([above, at].map((url) => new URL(url).protocol)).toEqual(['wss:', secured ? 'wss:' : 'ws:'])
+    worker(at, 'a', engine, ...(secured ? ca : []))
+    expect(sumOf(await run.done())).toBe(expected)
+    expect(await relay.ended).toBe(0)
+  })
+
+  it('through a relay behind a relay has the same bits, and waits while there is no worker', async () => {
+    const run = coordinator(...options)
+    const outer = await relayTo(await run.address(), '--worker-name', 'outer')
+    const inner = await relayTo(outer.at, '--worker-name', 'inner')
+    const first = worker(inner.at, 'a', engine)
+    await untilStep(run, 3)
+    first.child.kill('SIGKILL')
+    await run.until(({ lines }) =>
+      lines.some(({ event, reason }) => event === 'waiting' && String(reason).startsWith('no relay')),
+    )
+    for (const name of ['b', 'c']) worker(inner.at, name, engine)
+    expect(sumOf(await run.done())).toBe(expected)
+    expect(await Promise.all([outer, inner].map(({ relay }) => relay.ended))).toEqual([0, 0])
+  })
+
+  it('of images that a relay has itself is computed without their being sent to it', async () => {
+    const data = path.join(folder, 'images')
+    mkdirSync(data)
+    const images = (count: number) =>
+      Uint8Array.from({ length: count * 3073 }, (_, i) => (i % 3073 ? (i * 7919) >> 5 : i % 10))
+    writeFileSync(path.join(data, 'data_batch_1.bin'), images(400))
+    writeFileSync(path.join(data, 'test_batch.bin'), images(10))
+    const args = [
+      ...['coordinator', '--data', data, '--width', '0.0625', '--batch-size', '100', '--evaluate-every', '0'],
+      ...['--epochs', '1', '--runs', folder, '--port', '0', '--stay'],
+    ]
+    const outcomes = await Promise.all(
+      [['--data', data], []].map(async (own) => {
+        const run = start(...args)
+        const { at } = await relayTo(await run.address(), ...own)
+        worker(at, 'a', engine)
+        const done = await run.until(() => run.event('done'))
+        const { sent } = await wireOf(run)
+        return { sum: sumOf(done), sent }
+      }),
+    )
+    expect(outcomes[0].sum).toBe(outcomes[1].sum)
+    // 400 images of 3 kB each.
+    expect(outcomes[1].sent - outcomes[0].sent).toBeGreaterThan(400 * 3072)
+  })
+
+  it('is not computed by a relay of another numerics class where it is to be reproducible', async () => {
+    const run = coordinator(...options, '--reproducible')
+    const above = await run.address()
+    const first = worker(above, 'a', engine)
+    await untilStep(run, 1)
+    first.child.kill('SIGKILL')
+    const { relay, at } = await relayTo(above)
+    worker(at, 'b', engine, '--threads', '2')
+    expect(await relay.ended).toBe(1)
+    expect(relay.text).toContain('E_NUMERICS')
+    worker(above, 'c', engine)
+    expect(sumOf(await run.done())).toBe(expected)
   })
 })

@@ -406,6 +406,9 @@ describe('a relay', () => {
     expect(relay.assignments.size).toBe(1)
     // A relay before this one has none either for so long.
     expect(useful).toEqual([false, true])
+    expect(of('waiting').at(-1)).toMatchObject({
+      reason: 'no relay has a worker; the run goes on when one comes',
+    })
   })
 })
 

@@ -31,8 +31,13 @@ export class Waiting {
 
   /** @param someone Whether there is a worker that can be given work. */
   look(someone: boolean): void {
-    if (!someone && this.#members.size === 0 && !this.#said) {
-      this.#say(this.#records.size > 0 ? 'there is no worker; the run goes on when one comes' : FOR_WORKERS)
+    if (!someone && !this.#said) {
+      const members = [...this.#members.values()]
+      if (members.length === 0)
+        this.#say(this.#records.size > 0 ? 'there is no worker; the run goes on when one comes' : FOR_WORKERS)
+      // A worker that is leaving is gone soon; a relay stays, for others to come to it.
+      else if (members.every(({ relay, state }) => relay && state === 'leaving'))
+        this.#say('no relay has a worker; the run goes on when one comes')
     }
     if (someone) this.#said = false
     this.#clock()
