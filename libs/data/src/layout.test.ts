@@ -96,6 +96,8 @@ describe('layOut', () => {
           .reduce((sum, note) => sum + Number(/\d+/.exec(note)![0]), 0)
         expect(layout.images.length + told).toBe(visible)
       }),
+      // Once told as an image of val/ and as what is no image.
+      { examples: [[['test/train/1.png', 'val/train/3.heic', '1.png']]] },
     )
   })
 })

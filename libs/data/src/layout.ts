@@ -1,7 +1,7 @@
 import { ConvoyError } from '@convoy/errors'
 import path from 'node:path'
 import { isMetadata, NO_METADATA, type Metadata } from './metadata.ts'
-import { byName, few, isHidden, isImageName } from './names.ts'
+import { byName, few, isHidden, isImageName, isParquet } from './names.ts'
 import type { SourceFile } from './source.ts'
 
 /** An image that belongs to a class of a split. */
@@ -201,8 +201,9 @@ export function choose<F extends SourceFile>(origin: string, places: readonly Pl
   const notes: string[] = []
   if (test !== undefined && validation !== undefined) {
     const inside = places.filter(({ folder }) => folder === validation).map(({ file }) => file.path)
+    const tables = inside.filter(isParquet).length
     const images = inside.filter(isImageName).length
-    const what = images > 0 ? `${images} images` : `${inside.length} files`
+    const what = images === 0 && tables > 0 ? `${tables} files` : `${images} images`
     notes.push(`the ${what} of ${validation}/ are left out: ${test}/ is the test set`)
   } else if (validation !== undefined) notes.push(`${validation}/ is the test set`)
   const tested = test ?? validation
