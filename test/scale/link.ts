@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs'
+import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { Convoy, scratch } from '../convoy.ts'
 import { Line } from './line.ts'
@@ -10,19 +12,21 @@ const { values } = parseArgs({
     steps: { type: 'string', default: '8' },
     rounds: { type: 'string', default: '2' },
     width: { type: 'string', default: '1' },
+    sent: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 })
 if (values.help) {
   console.log(`npm run bench:link -- [options]: images/s of a coordinator and workers of this machine, each behind a thin and long line of its own, beside
-the same on loopback, in turns: with and without rounds, and with fewer bytes. Workers are sent the images, too
+the same on loopback, in turns: with and without rounds, and with fewer bytes
   --workers N  one-thread workers, and replicas of a round (4)
   --mbit N     speed of a line each way, in Mbit/s (10)
   --delay MS   of a line each way (50)
   --steps H    local steps of a round, of 128 images each (8)
   --rounds N   measured, after one that is not; or as many images without rounds, at most 30 steps (2)
   --width X    of All-CNN-C: 1 is 1.37 million parameters (1)
+  --sent       workers are sent the images, too; without it they have the data set
   --json       one JSON object a line`)
   process.exit(0)
 }
@@ -47,14 +51,27 @@ const modes: readonly Mode[] = [
   { name: 'rounds, int8 up and bf16 down', flags: [...inRounds, ...small], updates: rounds },
 ]
 
+/** A round's images and ten to test on, as CIFAR-10 in binary; a folder of scratch for all else. */
+function prepare() {
+  const { folder, remove } = scratch()
+  const file = (name: string, count: number) => {
+    const samples = Buffer.alloc(count * 3073, 128)
+    for (let i = 0; i < count; i++) samples.fill(i % 10, i * 3073, i * 3073 + 1 + (i % 3072))
+    writeFileSync(path.join(folder, name), samples)
+  }
+  file('data_batch_1.bin', BATCH * localSteps * workers)
+  file('test_batch.bin', 10)
+  return { folder, remove }
+}
+
 /** Images/s, and the share of the time in which the slowest worker of each update computes. */
 async function measure(mode: Mode, thin: boolean) {
-  const { folder, remove } = scratch()
+  const { folder, remove } = prepare()
+  const data = ['--data', folder]
   const coordinator = new Convoy([
-    ...['coordinator', '--data', 'synthetic', '--limit-train', String(BATCH * localSteps * workers)],
-    ...['--limit-test', '10', '--width', values.width, '--batch-size', String(BATCH), ...mode.flags],
-    ...['--epochs', '100000', '--evaluate-every', '0', '--dead-after', '0', '--port', '0', '--runs', folder],
-    '--json',
+    ...['coordinator', ...data, '--width', values.width, '--batch-size', String(BATCH), ...mode.flags],
+    ...['--epochs', '100000', '--evaluate-every', '0', '--dead-after', '0', '--port', '0'],
+    ...['--runs', path.join(folder, 'runs'), '--json'],
   ])
   const { port } = new URL(await coordinator.address())
   const lines: Line[] = []
@@ -67,7 +84,8 @@ async function measure(mode: Mode, thin: boolean) {
         lines.push(line)
         at = await line.open()
       }
-      started.push(new Convoy(['worker', '--coordinator', `ws://127.0.0.1:${at}`, '--threads', '1']))
+      const own = values.sent ? [] : data
+      started.push(new Convoy(['worker', '--coordinator', `ws://127.0.0.1:${at}`, '--threads', '1', ...own]))
     }
     const all = () => coordinator.lines.filter(({ event }) => event === 'step')
     // What was computed before the last one came is not measured, nor the update after it.
