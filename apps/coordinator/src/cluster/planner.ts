@@ -19,6 +19,8 @@ const RELAY_DEPTH = 16
 /** What workers compute, and what an idle one may do as well. */
 interface Held {
   readonly pieces: { readonly piece: Piece; readonly samples: number; readonly at: number }[]
+  /** Samples of the piece that has fewest. */
+  readonly fewest: number
   /** The rate that a new worker is taken to have; undefined where it is not known or of no use. */
   readonly usual: number | undefined
 }
@@ -175,11 +177,14 @@ export class Planner {
       }
     }
     pieces.sort((a, b) => b.at - a.at)
-    return { pieces, usual: round ? usualRate([...this.#members.values()]) : undefined }
+    const fewest = pieces.reduce((least, { samples }) => Math.min(least, samples), Infinity)
+    const members = [...this.#members.values()]
+    const wanted = round !== undefined && members.some(({ pace }) => !pace.known)
+    return { pieces, fewest, usual: wanted ? usualRate(members) : undefined }
   }
 
   /** The piece that its holder is expected to finish last, if this worker would finish it sooner. */
-  #overtake(member: Member, job: Job, { pieces, usual }: Held): Piece | undefined {
+  #overtake(member: Member, job: Job, { pieces, fewest, usual }: Held): Piece | undefined {
     if (member.assignments.size > 0) return undefined
     const largest = largestOf(member, job)
     // A step is soon over, but a new worker would be idle for the rest of a round: it is taken to be as fast as others.
@@ -187,9 +192,14 @@ export class Planner {
       usual !== undefined && !member.pace.known ? samples / usual : member.pace.expected(samples)
     if (expected(1) === undefined) return undefined
     const now = performance.now()
-    return pieces.find(
-      ({ piece: { lo, hi }, samples, at }) => hi - lo <= largest && at > now + 1000 * expected(samples)!,
-    )?.piece
+    const within = (samples: number) => now + 1000 * expected(samples)!
+    // At each answer all idle workers look, so with a thousand of these none may look through all pieces: none is late where the latest is not.
+    const soonest = within(fewest)
+    for (const { piece, samples, at } of pieces) {
+      if (at <= soonest) return undefined
+      if (piece.hi - piece.lo <= largest && at > within(samples)) return piece
+    }
+    return undefined
   }
 }
 
