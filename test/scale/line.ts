@@ -49,14 +49,30 @@ export class Line {
 function carry(from: Socket, to: Socket, bytesPerSecond: number, delay: number): void {
   /** When all that it was given has gone into the line. */
   let free = 0
+  /** What is in the line, and when it comes out. One timer at a time: of several, Node.js may call a later one first. */
+  const within: { bytes: Buffer | undefined; at: number }[] = []
+  const come = () => {
+    while (within.length > 0 && within[0].at <= performance.now()) {
+      const { bytes } = within.shift()!
+      if (!bytes) to.end()
+      else if (to.writable) to.write(bytes)
+    }
+    if (within.length > 0) setTimeout(come, within[0].at - performance.now())
+  }
+  const go = (bytes: Buffer | undefined) => {
+    const now = performance.now()
+    const at = Math.max(now, free) + delay
+    within.push({ bytes, at })
+    if (within.length === 1) setTimeout(come, at - now)
+  }
   from.on('data', (bytes: Buffer) => {
     const now = performance.now()
     free = Math.max(now, free) + (1000 * bytes.length) / bytesPerSecond
-    setTimeout(() => to.writable && to.write(bytes), free + delay - now)
+    go(bytes)
     const full = free - now - QUEUE
     if (full <= 0) return
     from.pause()
     setTimeout(() => from.resume(), full)
   })
-  from.on('end', () => setTimeout(() => to.end(), Math.max(0, free - performance.now()) + delay))
+  from.on('end', () => go(undefined))
 }
