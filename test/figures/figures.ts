@@ -10,6 +10,7 @@ export const order = [
   'engine',
   'engine-avx2',
   'cluster',
+  'rounds',
   'feed',
   'long-run',
   'same-bits',
