@@ -34,6 +34,20 @@ describe('Arena', () => {
     expect(arena.take()).toBe(slots[3])
   })
 
+  it('adds some elements, and sees those that are not finite, and leaves the others alone', () => {
+    fc.assert(
+      fc.property(numbers, fc.nat(70), fc.nat(70), (left, a, b) => {
+        const [first, end] = [a, b].map((at) => Math.min(at, left.length)).sort((x, y) => x - y)
+        const right = left.map((_, i) => left[left.length - 1 - i])
+        const arena = new Arena(left.length)
+        const [one, two] = [arena.hold(left), arena.hold(right)]
+        expect(arena.isFinite(one, first, end)).toBe(left.subarray(first, end).every(Number.isFinite))
+        arena.add(one, two, first, end)
+        expect(one.values).toEqual(left.map((x, i) => (first <= i && i < end ? x + right[i] : x)))
+      }),
+    )
+  })
+
   it('has the norm of float64 sums, whatever the size', () => {
     fc.assert(
       fc.property(

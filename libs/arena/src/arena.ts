@@ -114,16 +114,21 @@ export class Arena {
     this.#free.push(slot as Room<Float32Array>)
   }
 
-  /** left ← left + right, number by number, in float32. */
-  add(left: Slot, right: Slot): void {
-    const { at, end } = left as Room<Float32Array>
-    this.#kernels.add(at, (right as Room<Float32Array>).at, end)
+  /** left ← left + right, number by number, in float32, of elements [first, end). */
+  add(left: Slot, right: Slot, first = 0, end = left.values.length): void {
+    const [from, to] = wholeBlocks(left, first, end)
+    const { at } = left as Room<Float32Array>
+    if (to > from) this.#kernels.add(at + from, (right as Room<Float32Array>).at + from, at + to)
+    const [a, b] = [left.values, right.values]
+    for (const i of outside(first, end, from / 4, to / 4)) a[i] += b[i]
   }
 
-  /** Whether no number is NaN or infinite. */
-  isFinite(slot: Slot): boolean {
-    const { at, end } = slot as Room<Float32Array>
-    return this.#kernels.nonFinite(at, end) === 0
+  /** Whether no number of elements [first, end) is NaN or infinite. */
+  isFinite(slot: Slot, first = 0, end = slot.values.length): boolean {
+    const [from, to] = wholeBlocks(slot, first, end)
+    const { at } = slot as Room<Float32Array>
+    if (to > from && this.#kernels.nonFinite(at + from, at + to) > 0) return false
+    return outside(first, end, from / 4, to / 4).every((i) => Number.isFinite(slot.values[i]))
   }
 
   /** The Euclidean norm, summed in float64: four sums side by side, added up in one fixed order. */
@@ -291,6 +296,21 @@ export class Arena {
     const { eight, one } = this.#kernels.columns
     return columns - j >= eight.width ? eight : one
   }
+}
+
+/** Where, in bytes behind a slot's start, the blocks of elements [first, end) lie that are whole; the slot's padding counts as its elements. */
+function wholeBlocks(slot: Slot, first: number, end: number): [from: number, to: number] {
+  const last = end === slot.values.length ? Math.ceil((4 * end) / BLOCK) : Math.floor((4 * end) / BLOCK)
+  const from = BLOCK * Math.ceil((4 * first) / BLOCK)
+  return [from, Math.max(from, BLOCK * last)]
+}
+
+/** Elements of [first, end) that are not in [from, to): fewer than two blocks. */
+function outside(first: number, end: number, from: number, to: number): number[] {
+  const elements: number[] = []
+  for (let i = first; i < Math.min(end, from); i++) elements.push(i)
+  for (let i = Math.max(first, to); i < end; i++) elements.push(i)
+  return elements
 }
 
 /** Has what is above the diagonal be what is below it. */

@@ -62,6 +62,12 @@ export interface Parameter {
   readonly tensor: Tensor
 }
 
+/** Where a kernel's gradient goes. */
+export interface KernelGradient extends Parameter {
+  /** How many backward steps are done when it is there, and its bias's with it. */
+  readonly after: number
+}
+
 /**
  * Turns a model's layers into the steps of a program: those that run when parameters are loaded, forward, in
  * prediction, and backward. What these are is said at `Plan`.
@@ -74,7 +80,7 @@ export class PlanBuilder {
   readonly backward: StepList = []
   readonly biases: Parameter[] = []
   readonly biasGradients: Parameter[] = []
-  readonly kernelGradients: Parameter[] = []
+  readonly kernelGradients: KernelGradient[] = []
   readonly masks: Tensor[] = []
   readonly images: Tensor
   readonly logits: Tensor
@@ -256,7 +262,8 @@ export class PlanBuilder {
     // Where the caller's gradient lies is told before each run.
     const target = this.program.outside(kernel.hwio, kernel.memory)
     this.program.copy(list, `${name}/weights out`, kernelGradient, target)
-    this.kernelGradients.push({ view: this.#trained.find(isKernelOf(index))!, tensor: target })
+    const view = this.#trained.find(isKernelOf(index))!
+    this.kernelGradients.push({ view, tensor: target, after: list.length })
     this.biasGradients.push({ view: this.#trained.find(isBiasOf(index))!, tensor: biasGradient })
   }
 

@@ -9,6 +9,7 @@ import {
   type GradientResult,
   type LabelledImages,
   type NumericsClass,
+  type TailListener,
 } from '@convoy/engine'
 import { loadOnednn, type OnednnLibrary } from './library.ts'
 import { Plan } from './plan.ts'
@@ -118,13 +119,18 @@ export class OnednnModel implements CompiledModel {
     this.#plans.outdate()
   }
 
-  gradient(batch: LabelledImages, masks: DropoutMasks, into: Float32Array): GradientResult {
+  gradient(
+    batch: LabelledImages,
+    masks: DropoutMasks,
+    into: Float32Array,
+    tail?: TailListener,
+  ): GradientResult {
     this.#setThreads()
     const plan = this.#plans.takeForGradient(batch.count, into, this.#gradientSize)
     const logits = plan.forward(batch.images, masks.values)
     const { labels, count } = batch
     const result = crossEntropy(this.#model, logits, labels, count, plan.logitGradients, this.#result)
-    plan.backward(into)
+    plan.backward(into, tail)
     return { loss: result.loss, correct: result.correct }
   }
 

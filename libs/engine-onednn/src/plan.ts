@@ -1,4 +1,5 @@
 import koffi from 'koffi'
+import type { TailListener } from '@convoy/engine'
 import type { ModelSpec } from '@convoy/model'
 import { PlanBuilder } from './builder.ts'
 import type { OnednnLibrary } from './library.ts'
@@ -76,11 +77,27 @@ export class Plan {
   }
 
   /** Writes the flat gradient of what is trained; `forward` and `logitGradients` come before. */
-  backward(into: Float32Array): void {
+  backward(into: Float32Array, tail?: TailListener): void {
     this.#aim(into)
-    this.#program.run(this.#built.backward)
+    const { backward } = this.#built
+    if (!tail) {
+      this.#program.run(backward)
+      return this.#putBiases(into, 0, Infinity)
+    }
+    const { cut, done } = tail
+    // Layers come from the last one to the first.
+    const middle = this.#built.kernelGradients.findLast(({ view }) => view.offset >= cut)?.after ?? 0
+    this.#program.run(backward, 0, middle)
+    this.#putBiases(into, cut, Infinity)
+    done()
+    this.#program.run(backward, middle)
+    this.#putBiases(into, 0, cut)
+  }
+
+  /** Puts the gradients of biases in [first, end) where they belong. */
+  #putBiases(into: Float32Array, first: number, end: number): void {
     for (const { view, tensor } of this.#built.biasGradients) {
-      into.set(tensor.floats, view.offset)
+      if (first <= view.offset && view.offset < end) into.set(tensor.floats, view.offset)
     }
   }
 

@@ -153,10 +153,10 @@ export class Program {
     }
   }
 
-  /** Runs the steps; blocks until they are done. Throws E_ENGINE where one fails. */
-  run(list: StepList): void {
+  /** Runs the steps, or those of [first, end); blocks until they are done. Throws E_ENGINE where one fails. */
+  run(list: StepList, first = 0, end = list.length): void {
     const { calls, stream } = this.scope
-    for (let i = 0; i < list.length; i++) {
+    for (let i = first; i < end; i++) {
       const step = list[i]
       const status = calls.execute(step.primitive, stream, step.arguments.length, step.address)
       if (status !== 0) checkStatus(status, `run ${step.name}`)

@@ -57,6 +57,14 @@ export interface GradientResult {
   correct: number
 }
 
+/** What is told while a gradient is computed. */
+export interface TailListener {
+  /** Where a layer's numbers begin in the flat gradient. */
+  readonly cut: number
+  /** To be called, at most once, when all numbers from there on are in place. The caller may change what is behind the cut then. */
+  readonly done: () => void
+}
+
 /** A model made ready to compute on one engine. Not to be used from two threads at once. */
 export interface CompiledModel {
   /** Takes the flat float32 parameters in the model's layout (copied, so the caller may reuse the array). */
@@ -67,12 +75,14 @@ export interface CompiledModel {
    * @param batch At most `maxBatch` samples.
    * @param masks As `DropoutMasks`; a pure function of them and the batch, whatever was computed before.
    * @param into Receives the flat float32 gradient in the model's `trainedLayout`.
+   * @param tail An engine that goes backward layer by layer tells it of the last ones; others leave it.
    * @returns At once, or when a device that can only be waited for is done; one call at a time, then.
    */
   gradient(
     batch: LabelledImages,
     masks: DropoutMasks,
     into: Float32Array,
+    tail?: TailListener,
   ): GradientResult | Promise<GradientResult>
   /**
    * Begins with a leaf whose gradient will be asked for next, or after the one that was begun before it, with the same

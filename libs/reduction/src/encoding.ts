@@ -26,30 +26,30 @@ export function decode(encoding: Encoding, bytes: Uint8Array, into: Float32Array
   else into.set(new Float32Array(buffer, byteOffset, into.length))
 }
 
-/** Encodes sums of one size; has what that takes in arrays that are used again. */
+/** Encodes sums; has what that takes in arrays that are used again. */
 export class Encoder {
   readonly #size: number
   #int8: Int8Rounding | undefined
   #bytes: Uint8Array | undefined
 
-  /** @param size How many numbers a sum has. */
+  /** @param size How many numbers a sum has: all of them in `int8`, some or all otherwise. */
   constructor(size: number) {
     this.#size = size
   }
 
-  /** Writes float32 numbers into bytes, of which there are `encodedBytes`. */
+  /** Writes float32 numbers into bytes, of which there are `encodedBytes`. In `int8` they are a whole sum. */
   encode(encoding: Encoding, values: Float32Array, { seed, step, lo, hi }: NodeKey, into: Uint8Array): void {
     const { buffer, byteOffset } = into
-    if (encoding === 'bf16') roundToBf16(values, new Uint16Array(buffer, byteOffset, this.#size))
-    else if (encoding === 'float32') new Float32Array(buffer, byteOffset, this.#size).set(values)
+    if (encoding === 'bf16') roundToBf16(values, new Uint16Array(buffer, byteOffset, values.length))
+    else if (encoding === 'float32') new Float32Array(buffer, byteOffset, values.length).set(values)
     else (this.#int8 ??= new Int8Rounding(this.#size)).round(values, [seed, step, lo, hi], into)
   }
 
   /** Rounds numbers to those that arrive where they are encoded and decoded. */
   round(encoding: Encoding, values: Float32Array, node: NodeKey): void {
-    const length = encodedBytes(encoding, this.#size)
-    if (this.#bytes?.length !== length) this.#bytes = new Uint8Array(length)
-    this.encode(encoding, values, node, this.#bytes)
-    decode(encoding, this.#bytes, values)
+    this.#bytes ??= new Uint8Array(encodedBytes('float32', this.#size))
+    const bytes = this.#bytes.subarray(0, encodedBytes(encoding, values.length))
+    this.encode(encoding, values, node, bytes)
+    decode(encoding, bytes, values)
   }
 }

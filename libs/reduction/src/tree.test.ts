@@ -5,6 +5,7 @@ import { roundToBf16, expandBf16 } from './bf16.ts'
 import { encodedBytes, Encoder } from './encoding.ts'
 import { expandInt8, int8Bytes, Int8Rounding } from './int8.ts'
 import { cover, isNode, split, type Node } from './nodes.ts'
+import { stretchOf, type Portion } from './portion.ts'
 import { NodeSummer, ReductionTree, type Rounding } from './tree.ts'
 
 const SIZE = 3
@@ -142,6 +143,91 @@ describe('ReductionTree', () => {
     },
   )
 
+  const portions = [undefined, { encoding: 'bf16' as const, leaves: 2, seed: 1 }]
+  it.each(portions)(
+    'has the same bits whatever comes in two frames, from whom, in what order (%j)',
+    (rounding) => {
+      fc.assert(
+        fc.property(
+          ...[
+            leavesArbitrary,
+            cutArbitrary,
+            orderArbitrary,
+            fc.integer({ min: 1, max: SIZE - 1 }),
+            fc.infiniteStream(fc.nat(5)),
+          ],
+          (leaves, bits, order, cut, ways) => {
+            const tree = new ReductionTree(new Arena(SIZE), rounding, cut)
+            tree.begin(leaves, STEP)
+            const within = ([lo, hi]: Node) =>
+              rounding && hi - lo > 2 ? partitionBelow(lo, hi, 2) : [[lo, hi] as Node]
+            const nodes = partition(leaves, bits).flatMap(within)
+            const give = (lo: number, hi: number, portion: Portion) => {
+              const { bytes, loss } = plain(lo, hi, leaves, rounding)
+              const width = bytes.length / SIZE
+              const [first, end] = stretchOf(portion, cut, SIZE)
+              const payload = bytes.slice(width * first, width * end)
+              tree.accept(
+                lo,
+                hi,
+                payload,
+                portion === 'tail' ? undefined : { loss, correct: 1, count: hi - lo },
+                portion,
+              )
+            }
+            // Some tails come long before, some twice; some nodes are cut on after theirs came, as those of a lost worker.
+            const later: Node[] = []
+            for (const node of shuffled(nodes, order)) {
+              const way = Number(ways.next().value)
+              if (way > 1) give(...node, 'tail')
+              if (way === 2) give(...node, 'tail')
+              const [lo, hi] = node
+              if (way === 4 && hi - lo > 1) later.push([lo, split(lo, hi)], [split(lo, hi), hi])
+              else later.push(node)
+            }
+            // What is cut on would be rounded otherwise.
+            const all = rounding ? nodes : later
+            for (const node of shuffled(all, order)) {
+              expect(tree.complete).toBe(false)
+              const way = Number(ways.next().value)
+              if (way < 3) give(...node, 'whole')
+              else {
+                give(...node, 'tail')
+                give(...node, 'head')
+              }
+            }
+            const expected = plain(0, leaves, leaves, rounding)
+            const result = tree.result()
+            expect(tree.complete && tree.tailComplete).toBe(true)
+            expect([...result.gradient.values]).toEqual([...expected.gradient])
+            expect([result.loss, result.count, result.correct]).toEqual([expected.loss, leaves, all.length])
+          },
+        ),
+      )
+    },
+  )
+
+  it('has the end of the root before its beginning, and refuses beginnings without their end', () => {
+    const tree = new ReductionTree(new Arena(SIZE), undefined, 1)
+    tree.begin(2)
+    const totals = { loss: 1, correct: 0, count: 1 }
+    const error = (code: string): unknown => expect.objectContaining({ code })
+    const bytes = [leaf(0), leaf(1)].map((values) => asBytes(values))
+    expect(() => tree.accept(0, 1, bytes[0].slice(0, 4), totals, 'head')).toThrowError(error('E_GRADIENT'))
+    expect(() => tree.accept(0, 1, bytes[0].slice(0, 4), undefined, 'tail')).toThrowError(error('E_GRADIENT'))
+    const bad = asBytes(leaf(0).fill(NaN, 1)).slice(4)
+    expect(() => tree.accept(0, 1, bad, undefined, 'tail')).toThrowError(error('E_NOT_FINITE'))
+    tree.accept(0, 1, bytes[0].slice(4), undefined, 'tail')
+    expect(tree.tailComplete).toBe(false)
+    tree.accept(1, 2, bytes[1].slice(4), undefined, 'tail')
+    expect([tree.tailComplete, tree.complete]).toEqual([true, false])
+    expect([...tree.gradient.values.subarray(1)]).toEqual([...plain(0, 2, 2).gradient.subarray(1)])
+    tree.accept(1, 2, bytes[1].slice(0, 4), totals, 'head')
+    expect(() => tree.accept(1, 2, bytes[1].slice(0, 4), totals, 'head')).toThrowError(error('E_NOT_ASKED'))
+    tree.accept(0, 1, bytes[0], totals)
+    expect([...tree.result().gradient.values]).toEqual([...plain(0, 2, 2).gradient])
+  })
+
   it('refuses what is no node and what overlaps, and takes nothing then', () => {
     const tree = new ReductionTree(new Arena(SIZE))
     tree.begin(8)
@@ -199,11 +285,17 @@ describe('NodeSummer', () => {
   it('has the bits of the tree for every node of it', () => {
     const summer = new NodeSummer(SIZE)
     fc.assert(
-      fc.property(leavesArbitrary, cutArbitrary, (leaves, bits) => {
+      fc.property(leavesArbitrary, cutArbitrary, fc.integer({ min: 0, max: SIZE }), (leaves, bits, cut) => {
         for (const [lo, hi] of partition(leaves, bits)) {
           summer.begin(lo, hi)
           for (let i = lo; i < hi; i++) {
-            summer.buffer().set(leaf(i))
+            // The last leaf's end may come before its beginning.
+            if (i === hi - 1 && cut > 0) {
+              summer.buffer().fill(NaN).set(leaf(i).subarray(cut), cut)
+              const tail = [...summer.joinTail(cut)]
+              expect(tail).toEqual([...plain(lo, hi, leaves).gradient.subarray(cut)])
+              summer.buffer().set(leaf(i).subarray(0, cut))
+            } else summer.buffer().set(leaf(i))
             summer.push(lossOf(i), 1, 16)
           }
           const expected = plain(lo, hi, leaves)
