@@ -1,6 +1,6 @@
 import { augmentationSpec, LeafImages, preprocessingSpec } from '@convoy/data'
 import { Masks, PREDICT_BATCH, type CompiledModel, type Engine } from '@convoy/engine'
-import { parameterLayout, resized, trainedLayout, volume, type ModelSpec } from '@convoy/model'
+import { gradientCut, parameterLayout, resized, trainedLayout, volume, type ModelSpec } from '@convoy/model'
 import { LocalSteps } from '@convoy/optim'
 import { SumFrames, type CoordinatorMessage, type MessageOf } from '@convoy/protocol'
 import { expandBf16, NodeSummer } from '@convoy/reduction'
@@ -57,6 +57,8 @@ export class Bench {
   /** Where steps are rounds. */
   readonly local: Local | undefined
   readonly pixelsPerImage: number
+  /** Where a gradient may be cut. */
+  readonly cut: number
   /** What answers are made in. */
   readonly frames: SumFrames
   readonly #parameterCount: number
@@ -76,6 +78,7 @@ export class Bench {
     this.frames = new SumFrames(size, welcome.seed)
     this.local = localOf(welcome)
     this.pixelsPerImage = volume(model.input)
+    this.cut = gradientCut(model)
     this.#parameterCount = parameterLayout(model).size
     this.#expanded = welcome.down === 'bf16' ? new Float32Array(this.#parameterCount) : undefined
   }

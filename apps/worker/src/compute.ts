@@ -137,21 +137,34 @@ async function computeGradient(task: Task): Promise<void> {
   const { bench, work } = task
   const { lo, hi, step, count: to } = work
   const started = performance.now()
+  let ahead = false
+  const tail = work.cut === undefined ? undefined : { cut: work.cut, done: () => (ahead = sendTail(task)) }
   let done: boolean
   if (work.round) done = await computeRound(task)
   else {
     bench.load(task.plan, step)
-    done = await task.sumLeaves({ lo, hi, from: 0, to, step }, bench.summer)
+    done = await task.sumLeaves({ lo, hi, from: 0, to, step }, bench.summer, tail)
   }
-  if (done) sendSum(task, (performance.now() - started) / 1000)
+  if (done) sendSum(task, (performance.now() - started) / 1000, ahead)
   else tell({ kind: 'failed', work, why: 'cancelled' })
 }
 
-/** Answers a request with its node's sum, in the encoding that was asked for. */
-function sendSum({ bench, work }: Task, seconds: number): void {
+/** Sends what the engine has of a node's sum while it computes the rest. */
+function sendTail({ bench, work }: Task): true {
+  const { frame, length } = bench.frames.sealTail(work, bench.summer.joinTail(work.cut!))
+  tell({ kind: 'frame', frame, length, reusable: true }, [frame])
+  return true
+}
+
+/**
+ * Answers a request with its node's sum, in the encoding that was asked for.
+ *
+ * @param ahead Whether its end was sent before.
+ */
+function sendSum({ bench, work }: Task, seconds: number, ahead: boolean): void {
   const { summer, frames } = bench
   const { gradient, loss, correct } = summer.result()
-  const { frame, length } = frames.seal(work, { values: gradient.values, loss, correct, seconds })
+  const { frame, length } = frames.seal(work, { values: gradient.values, loss, correct, seconds }, ahead)
   tell({ kind: 'frame', frame, length, reusable: true }, [frame])
 }
 

@@ -1,4 +1,5 @@
 import type { Dataset } from '@convoy/data'
+import type { TailListener } from '@convoy/engine'
 import type { CoordinatorMessage, MessageOf } from '@convoy/protocol'
 import type { NodeSummer } from '@convoy/reduction'
 import { setImmediate as hearMessages } from 'node:timers/promises'
@@ -41,7 +42,8 @@ export class Task {
     this.work = work
     this.plan = bench.plan(work.size)
     this.#dataset = dataset
-    const { count } = work
+    const { count, cut } = work
+    if (cut !== undefined && cut !== bench.cut) throw new Error(`a gradient is not cut at ${cut} here`)
     const { byteOffset } = payload
     const buffer = payload.buffer as ArrayBuffer
     this.#ids = new Uint32Array(buffer, byteOffset, count)
@@ -76,9 +78,14 @@ export class Task {
   /**
    * Sums the gradients of leaves in the tree's order, on the parameters that the engine has.
    *
+   * @param tail Told while the last leaf is computed.
    * @returns False where it was cancelled.
    */
-  async sumLeaves({ lo, hi, from, to, step }: Leaves, summer: NodeSummer): Promise<boolean> {
+  async sumLeaves(
+    { lo, hi, from, to, step }: Leaves,
+    summer: NodeSummer,
+    tail?: TailListener,
+  ): Promise<boolean> {
     const { epoch } = this.work
     const { seed } = this.bench.welcome
     const { compiled, leaves, microBatch } = this.plan
@@ -98,7 +105,12 @@ export class Task {
       const { batch, masks } = current
       // An engine that can begin is given the next leaf before this one is waited for.
       if (more && compiled.begin) current = prepare(leaf + 1)
-      const { loss, correct } = await compiled.gradient(batch, masks, summer.buffer())
+      const { loss, correct } = await compiled.gradient(
+        batch,
+        masks,
+        summer.buffer(),
+        more ? undefined : tail,
+      )
       summer.push(loss, correct, batch.count)
       if (more) await hearMessages()
       if (this.cancelled) return false

@@ -125,6 +125,27 @@ describe.skipIf(!status.found)('the oneDNN engine (skipped where oneDNN is not i
       compiled.dispose()
     })
 
+    it('has the last layers ahead of the first, in the bits that they have in the end', async () => {
+      const expected = await gradientOf(precision, model, leaf)
+      const compiled = await engines[precision].compile(model, 16)
+      compiled.load(leaf.parameters)
+      for (const { offset: cut, role } of trainedLayout(model).views) {
+        if (role === 'bias') continue
+        const gradient = new Float32Array(size).fill(NaN)
+        let tail: Float32Array | undefined
+        const done = () => {
+          // Whoever has the tail may add to it.
+          tail = gradient.slice(cut)
+          gradient.fill(0, cut)
+        }
+        const result = compiled.gradient(leaf.batch, leaf.masks, gradient, { cut, done })
+        expect(tail).toEqual(expected.gradient.subarray(cut))
+        gradient.set(tail!, cut)
+        expect({ ...result, gradient }).toEqual(expected)
+      }
+      compiled.dispose()
+    })
+
     it('writes into any float32 array, at any offset, shared or not', async () => {
       const { gradient } = await gradientOf(precision, model, leaf)
       const compiled = await engines[precision].compile(model, 16)

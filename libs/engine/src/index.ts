@@ -8,6 +8,7 @@ export type {
   LabelledImages,
   NumericsClass,
   StoredImages,
+  TailListener,
 } from './engine.ts'
 export { PREDICT_BATCH } from './engine.ts'
 export { crossEntropy, targets } from './loss.ts'

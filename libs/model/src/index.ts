@@ -14,7 +14,7 @@ export {
   windowOf,
 } from './shapes.ts'
 export type { Slide, Sliding } from './shapes.ts'
-export { checkModel, freeze, parameterLayout, trainedLayout, trainedRanges } from './layout.ts'
+export { checkModel, freeze, gradientCut, parameterLayout, trainedLayout, trainedRanges } from './layout.ts'
 export type { ParameterLayout, ParameterView, TrainedRange } from './layout.ts'
 export { argmax, crossEntropy, probabilities } from './loss.ts'
 export { muonKernels } from './muon.ts'

@@ -1,5 +1,13 @@
 import { describe, expect, it } from 'vitest'
-import { buildModel, checkModel, freeze, parameterLayout, trainedLayout, trainedRanges } from './index.ts'
+import {
+  buildModel,
+  checkModel,
+  freeze,
+  gradientCut,
+  parameterLayout,
+  trainedLayout,
+  trainedRanges,
+} from './index.ts'
 
 const model = buildModel('all-cnn-c', { input: [32, 32, 3], classes: 10 })
 
@@ -31,6 +39,16 @@ describe('#trainedLayout', () => {
     expect(ranges.reduce((sum, { size }) => sum + size, 0)).toBe(trainedLayout(partly).size)
     expect(ranges[1].gradient).toBe(ranges[0].size)
     expect(checkModel(JSON.parse(JSON.stringify(partly)))).toEqual(partly)
+  })
+})
+
+describe('#gradientCut', () => {
+  it('is before conv4 of All-CNN-C, with seven eighths behind it, and nowhere with frozen layers', () => {
+    const { size, views } = parameterLayout(model)
+    const cut = gradientCut(model)
+    expect(views.find(({ offset }) => offset === cut)?.name).toBe('conv4/kernel')
+    expect(cut / size).toBeCloseTo(1 / 8, 2)
+    expect(gradientCut(freeze(model, 'conv1'))).toBe(0)
   })
 })
 

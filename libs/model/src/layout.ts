@@ -58,6 +58,17 @@ export function trainedLayout(model: ModelSpec): ParameterLayout {
   return { size, views }
 }
 
+/**
+ * Where the gradient of a model is cut that is sent in two frames: a backward pass has the layers from there on when most of its work
+ * is still to come, and they have most of the numbers. The kernel that has a tenth of all numbers or more before it; 0, which is none,
+ * where no kernel has, or layers are frozen.
+ */
+export function gradientCut(model: ModelSpec): number {
+  const { size, views } = parameterLayout(model)
+  if (trainedLayout(model).size < size) return 0
+  return views.find(({ role, offset }) => role === 'kernel' && offset >= size / 10)?.offset ?? 0
+}
+
 /** A stretch of trained parameters: where it is among all parameters, and where in the flat gradient. */
 export interface TrainedRange {
   readonly parameter: number

@@ -32,9 +32,12 @@ function malformed(what: string): ConvoyError {
   return new ConvoyError('E_MESSAGE', what, 'Use the same version of Convoy on both sides.')
 }
 
+/** How long a frame is that is reserved for so many bytes. */
+export const reservedBytes = (payloadBytes: number) => RESERVED + payloadBytes + TRAILER
+
 /** Bytes for a payload of `payloadBytes` with room for a header in front; see `payloadOf` and `sealFrame`. */
 export function reserveFrame(payloadBytes: number): ArrayBuffer {
-  return new ArrayBuffer(RESERVED + payloadBytes + TRAILER)
+  return new ArrayBuffer(reservedBytes(payloadBytes))
 }
 
 /** The float32 payload of a reserved frame. */

@@ -20,6 +20,8 @@ const fromWorker = [
   },
   { kind: 'ready' },
   { kind: 'gradient', id: 1, ...node, count: 64, loss: 1.5, correct: 3, seconds: 0.1 },
+  { kind: 'gradient', id: 1, ...node, count: 64, loss: 1.5, correct: 3, seconds: 0.1, head: true },
+  { kind: 'tail', id: 1, ...node },
   { kind: 'evaluation', id: 1, ...node, seconds: 0.1 },
   { kind: 'leaving' },
   { kind: 'leaving', finishing: 4 },

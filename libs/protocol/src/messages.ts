@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { decodeFrame, type Frame } from './frame.ts'
 
 /** Raised whenever a message changes; both sides must have the same. */
-export const PROTOCOL_VERSION = 5
+export const PROTOCOL_VERSION = 6
 
 /** Bytes that the header of a worker's message may have; the longest one holds 2,000 characters of text. */
 const MAX_WORKER_HEADER = 16_384
@@ -59,7 +59,12 @@ const gradient = z.strictObject({
   correct: count,
   /** Time the engine took, in seconds. */
   seconds: z.number().min(0),
+  /** Whether this is only what is before the cut, the rest having come as `tail`. */
+  head: z.literal(true).optional(),
 })
+
+/** worker → coordinator: a node's sum from the cut on, ahead of `gradient`. Payload: that part of it, in the same encoding. */
+const tail = z.strictObject({ kind: z.literal('tail'), id: count, step: count, ...node })
 
 /** worker → coordinator: the answer to an evaluation. Payload: float32 logits [hi - lo, classes]. */
 const evaluation = z.strictObject({
@@ -89,6 +94,7 @@ const workerMessage = z.discriminatedUnion('kind', [
   hello,
   ready,
   gradient,
+  tail,
   evaluation,
   leaving,
   failed,
@@ -167,6 +173,8 @@ const work = z.strictObject({
   pixels: z.enum(['uint8', 'float32', 'none']),
   /** How the gradient travels back. */
   encoding: z.enum(['float32', 'bf16', 'int8']),
+  /** Where in the gradient a kernel begins whose numbers, and those behind, may come first, as `tail`. */
+  cut: z.int().min(1).optional(),
 })
 
 /** coordinator → worker: no answer to this is needed any more. */
@@ -241,12 +249,14 @@ export function readWorkerMessage(bytes: Uint8Array): Received<WorkerMessage> {
   }
 }
 
+const withPayload: ReadonlySet<string> = new Set(['gradient', 'tail', 'evaluation'])
+
 function read(bytes: Uint8Array): Received<WorkerMessage> {
   const frame = decodeFrame(bytes, MAX_WORKER_HEADER)
   checkVersion(frame, 'hello')
   const received = check(workerMessage, frame)
   const { kind } = received.message
-  if (received.payload.byteLength > 0 && kind !== 'gradient' && kind !== 'evaluation') {
+  if (received.payload.byteLength > 0 && !withPayload.has(kind)) {
     throw new ConvoyError('E_TOO_LARGE', `a ${kind} has no payload`, 'Use the same version of Convoy.')
   }
   return received

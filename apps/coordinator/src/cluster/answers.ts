@@ -1,7 +1,7 @@
 import { asConvoyError, ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import type { Report } from '../events.ts'
-import type { Answer, Gradient } from './job.ts'
+import type { Answer, Gradient, Tail } from './job.ts'
 import { voteOf, type Jury } from './jury.ts'
 import type { Assignment, Member } from './member.ts'
 import type { Planner } from './planner.ts'
@@ -70,8 +70,26 @@ export class Answers {
     planner.dispatch()
   }
 
+  /** Takes the end of a worker's gradient while it computes the beginning, or refuses it and what is to come of it. */
+  takeTail(member: Member, tail: Tail, payload: Uint8Array): void {
+    const { work } = this.#options
+    const assignment = member.assignments.get(tail.id)
+    if (!assignment && member.awaits(tail.id)) return
+    if (!assignment?.cut) return this.#takeUnasked(member, tail)
+    assignment.cut = 0
+    try {
+      checkSubject(tail, assignment)
+      work.job!.acceptTail!(tail, payload)
+    } catch (thrown) {
+      const piece = work.pieceOf(assignment)!
+      work.drop(member, assignment)
+      member.ignore(tail.id)
+      this.#refuseAnswer(member, asConvoyError(thrown), tail.id, piece)
+    }
+  }
+
   /** An answer to a request that was cancelled, or to none. */
-  #takeUnasked(member: Member, answer: Answer): void {
+  #takeUnasked(member: Member, answer: Answer | Tail): void {
     if (member.wasCancelled(answer.id)) {
       this.wasted += answer.kind === 'gradient' ? answer.count : 0
       this.#options.watch.answered(member)
@@ -156,7 +174,7 @@ export class Answers {
 }
 
 /** Throws E_NOT_ASKED where an answer is about something else than its request. */
-function checkSubject({ id, step, lo, hi }: Answer, asked: Assignment): void {
+function checkSubject({ id, step, lo, hi }: Answer | Tail, asked: Assignment): void {
   if (step === asked.step && lo === asked.lo && hi === asked.hi) return
   throw new ConvoyError(
     'E_NOT_ASKED',

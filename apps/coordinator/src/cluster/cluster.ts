@@ -2,7 +2,7 @@ import { ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { LEFT, type Report } from '../events.ts'
 import { Answers, type AnswersOptions } from './answers.ts'
-import type { Answer, Job } from './job.ts'
+import type { Answer, Job, Tail } from './job.ts'
 import { Jury } from './jury.ts'
 import type { Member } from './member.ts'
 import type { Pace } from './pace.ts'
@@ -278,6 +278,11 @@ export class Cluster {
   /** Takes a worker's answer, or refuses it and tells the worker why. */
   answer(member: Member, answer: Answer, payload: Uint8Array): void {
     this.#answers.take(member, answer, payload)
+  }
+
+  /** Takes the end of a worker's gradient, ahead of the rest, or refuses both. */
+  answerTail(member: Member, tail: Tail, payload: Uint8Array): void {
+    this.#answers.takeTail(member, tail, payload)
   }
 
   /** The worker says that it could not do something, or that it dropped what was cancelled. */

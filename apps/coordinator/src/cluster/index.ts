@@ -1,7 +1,7 @@
 export { WorkersWanted } from './autoscale.ts'
 export { Cluster } from './cluster.ts'
 export { FORWARD_COST } from './job.ts'
-export type { Answer, Job, WorkRequest } from './job.ts'
+export type { Answer, Job, Tail, WorkRequest } from './job.ts'
 export { Member } from './member.ts'
 export { median } from './pace.ts'
 export { Parameters, type ParameterFrame, type SentParameters } from './parameters.ts'

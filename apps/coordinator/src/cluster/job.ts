@@ -1,6 +1,7 @@
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import type { Encoding } from '@convoy/reduction'
 
+export type Tail = MessageOf<WorkerMessage, 'tail'>
 export type Gradient = MessageOf<WorkerMessage, 'gradient'>
 export type Answer = Gradient | MessageOf<WorkerMessage, 'evaluation'>
 
@@ -30,6 +31,8 @@ export interface Job {
   readonly cost: number
   /** What is to be known of a round, where it is one. */
   readonly round?: { readonly step: number; readonly rates: readonly number[] } | undefined
+  /** Where gradients may be cut, to come in two frames; 0 or left out where they may not. */
+  readonly cut?: number
   /** How many samples leaves [lo, hi) have. */
   samples(lo: number, hi: number): number
   /** How the answer to [lo, hi) travels. */
@@ -38,6 +41,8 @@ export interface Job {
   request(lo: number, hi: number, withSamples: boolean): WorkRequest
   /** Takes an answer. Throws a `ConvoyError` where it is not usable; then nothing is taken. */
   accept(answer: Answer, payload: Uint8Array, worker: string): void
+  /** Takes what is behind the cut of an answer that is to come. Throws as `accept` does. */
+  acceptTail?(tail: Tail, payload: Uint8Array): void
 }
 
 export interface WorkRequest {

@@ -16,6 +16,8 @@ export interface Assignment {
   startedAt: number
   /** Whether its deadline passed. */
   late: boolean
+  /** Where its gradient may be cut; 0 where it may not, or the end has come. */
+  cut: number
 }
 
 export type MemberState = 'compiling' | 'ready' | 'stalled' | 'leaving' | 'gone'
@@ -110,8 +112,13 @@ export class Member {
   /** Tells the worker that nobody waits for this any more, and remembers that an answer may still come. */
   cancel(assignment: Assignment): void {
     const { id, step, lo, hi } = assignment
-    this.#cancelled.add(id)
+    this.ignore(id)
     this.send({ kind: 'cancel', id, step, lo, hi })
+  }
+
+  /** Has an answer to this request come to nothing, as one that was cancelled. */
+  ignore(id: number): void {
+    this.#cancelled.add(id)
   }
 
   /** Whether an answer to this request may come: it was sent, and not answered yet. */

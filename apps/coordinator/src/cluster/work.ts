@@ -137,17 +137,20 @@ export class Work {
     const id = this.#nextId++
     const count = job.samples(lo, hi)
     const assignment: Assignment = {
-      ...{ id, lo, hi, step, samples: count * job.cost, startedAt: performance.now(), late: false },
+      ...{ id, lo, hi, step, samples: count * job.cost, startedAt: performance.now(), late: false, cut: 0 },
     }
     member.assignments.set(id, assignment)
     this.#pieces.set(assignment, piece)
     piece.holders.set(member, assignment)
     const { pixels, payloads } = job.request(lo, hi, !member.holdsData)
     const encoding = job.encoding(lo, hi)
+    // A relay has its sum all at once; what is repeated is compared as a whole.
+    assignment.cut = member.relay || piece.votes ? 0 : (job.cut ?? 0)
     member.send(
       {
         ...{ kind: 'work' as const, task, id, epoch, step, lo, hi, count, pixels, encoding },
         ...(size === undefined ? {} : { size }),
+        ...(assignment.cut > 0 ? { cut: assignment.cut } : {}),
         ...(round ? { round: { step: round.step, rates: [...round.rates] } } : {}),
       },
       ...payloads,

@@ -188,6 +188,8 @@ export class Connection {
       case 'gradient':
       case 'evaluation':
         return cluster.answer(member, message, payload)
+      case 'tail':
+        return cluster.answerTail(member, message, payload)
       case 'leaving':
         return cluster.leaving(member, message.finishing)
       case 'failed':

@@ -3,7 +3,7 @@ import { leafCount, leafRange, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
 import { ReductionTree, type Encoding, type Rounding } from '@convoy/reduction'
-import type { Job, WorkRequest } from '../cluster/index.ts'
+import type { Job, Tail, WorkRequest } from '../cluster/index.ts'
 import type { Entry } from './ledger.ts'
 import { Samples } from './samples.ts'
 import type { Round } from './schedule.ts'
@@ -24,6 +24,8 @@ export interface BatchOptions {
   readonly seed: number
   /** With verification a relay's nodes are such as a worker can repeat. */
   readonly verify: number
+  /** Where a gradient is cut that may come in two frames; 0 where none may. */
+  readonly cut?: number
 }
 
 /**
@@ -42,6 +44,7 @@ export class Batch implements Job {
   readonly tree: ReductionTree
   /** The nodes that were taken, in the order in which they came. */
   readonly entries: Entry[] = []
+  readonly cut: number
   units = 0
   epoch = 0
   step = 0
@@ -60,7 +63,10 @@ export class Batch implements Job {
     // A sum of rounded nodes is in float32: as long as two nodes in bf16, or four in int8.
     this.leastSum = rounding ? (rounding.encoding === 'bf16' ? 2 : 4) * rounding.leaves : 0
     this.#whole = options.verify === 0
-    this.tree = new ReductionTree(arena, this.#rounding)
+    // What is compared, rounded all together or short anyway comes as a whole.
+    const whole = options.verify > 0 || options.replicas !== undefined || options.wire === 'int8'
+    this.cut = whole ? 0 : (options.cut ?? 0)
+    this.tree = new ReductionTree(arena, this.#rounding, this.cut)
     this.#samples = new Samples(dataset.train)
   }
 
@@ -115,6 +121,10 @@ export class Batch implements Job {
     acceptGradient(this.tree, answer, payload, this.samples(lo, hi))
     this.entries.push({ lo, hi, worker })
   }
+
+  acceptTail({ lo, hi }: Tail, payload: Uint8Array): void {
+    this.tree.accept(lo, hi, payload, undefined, 'tail')
+  }
 }
 
 /**
@@ -131,12 +141,12 @@ export function acceptGradient(
   first = 0,
 ): void {
   if (answer.kind !== 'gradient') throw unusable('an evaluation instead of a gradient')
-  const { lo, hi, loss, correct, count } = answer
+  const { lo, hi, loss, correct, count, head } = answer
   if (count !== samples || correct > count) throw unusable(`the counts of [${lo}, ${hi}) are wrong`)
   if (!Number.isFinite(loss)) {
     throw new ConvoyError('E_NOT_FINITE', 'the loss is not finite', 'Check the engine of that machine.')
   }
-  tree.accept(lo - first, hi - first, payload, { loss, correct, count })
+  tree.accept(lo - first, hi - first, payload, { loss, correct, count }, head ? 'head' : 'whole')
 }
 
 /** How nodes are rounded that travel; undefined where they are not. */

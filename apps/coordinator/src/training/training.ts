@@ -1,7 +1,7 @@
 import { Arena } from '@convoy/arena'
 import type { Convergence } from '@convoy/convergence'
 import { batchRange, epochOrder } from '@convoy/data'
-import { trainedLayout } from '@convoy/model'
+import { gradientCut, trainedLayout } from '@convoy/model'
 import type { Schedule } from '@convoy/optim'
 import type { Totals } from '@convoy/reduction'
 import type { RunConfig, TrainingConfig } from '../config.ts'
@@ -61,7 +61,7 @@ export class Training {
     this.testing = new Testing(input)
     this.reporter = new Reporter(cluster, input.convergence, report, config.worth)
     this.sizes = input.sizes
-    this.#batch = new Batch(dataset, arena, config)
+    this.#batch = new Batch(dataset, arena, { ...config, cut: gradientCut(model) })
     this.#schedule = scheduleOf(config)
     this.#ledger = new Ledger(dataset.train.count)
     // Guessing costs ln(classes) with a softmax, and classes·ln(2) with a sigmoid for each class.
