@@ -38,6 +38,16 @@ describe('convoy train', () => {
     expect(done['testAccuracy']).toBe(expected['testAccuracy'])
   })
 
+  // What is verified travels whole.
+  it.each([
+    { options: [] },
+    { options: ['--optimizer', 'muon', '--wire', 'bf16', '--wire-leaves', '2', '--down', 'bf16'] },
+  ])('gives the same bits in two messages as in one ($options)', async ({ options }) => {
+    const inTwo = await train('--workers', '2', ...options).done()
+    const inOne = await train('--workers', '2', '--verify', '0.01', ...options).done()
+    expect(inOne['parametersSha256']).toBe(inTwo['parametersSha256'])
+  })
+
   it('gives the same bits when one of three workers is killed half-way, and replaces it', async () => {
     const run = train('--workers', '3')
     await run.until(() => run.lines.some(({ event, step }) => event === 'step' && Number(step) >= 4))

@@ -1,9 +1,10 @@
 import { augmentationSpec, LeafImages, preprocessingSpec } from '@convoy/data'
 import { Masks, PREDICT_BATCH, type CompiledModel, type Engine } from '@convoy/engine'
+import { ConvoyError } from '@convoy/errors'
 import { gradientCut, parameterLayout, resized, trainedLayout, volume, type ModelSpec } from '@convoy/model'
 import { LocalSteps } from '@convoy/optim'
-import { SumFrames, type CoordinatorMessage, type MessageOf } from '@convoy/protocol'
-import { expandBf16, NodeSummer } from '@convoy/reduction'
+import { SumFrames, type Ahead, type CoordinatorMessage, type MessageOf } from '@convoy/protocol'
+import { decode, NodeSummer } from '@convoy/reduction'
 import { MessageChannel } from 'node:worker_threads'
 
 type Welcome = MessageOf<CoordinatorMessage, 'welcome'>
@@ -62,10 +63,12 @@ export class Bench {
   /** What answers are made in. */
   readonly frames: SumFrames
   readonly #parameterCount: number
-  /** The newest parameters. */
-  #parameters: { readonly step: number; readonly values: Float32Array } | undefined
-  /** Where they are expanded, if they come rounded; else they are used as they came. */
-  readonly #expanded: Float32Array | undefined
+  /** The newest parameters; `sent` where they are used as they came, in a message. */
+  #parameters: { readonly step: number; readonly values: Float32Array; readonly sent: boolean } | undefined
+  /** Where those to come are put together, if they come rounded or in two messages. */
+  #next: Float32Array | undefined
+  /** What is there of them. */
+  #ahead: Ahead | undefined
 
   private constructor(welcome: Welcome, full: Plan, smaller: ReadonlyMap<number, Plan>) {
     const { model } = welcome
@@ -80,7 +83,6 @@ export class Bench {
     this.pixelsPerImage = volume(model.input)
     this.cut = gradientCut(model)
     this.#parameterCount = parameterLayout(model).size
-    this.#expanded = welcome.down === 'bf16' ? new Float32Array(this.#parameterCount) : undefined
   }
 
   /** Compiles the model for every size that the run has. */
@@ -99,30 +101,45 @@ export class Bench {
     return plan
   }
 
-  /** Takes the parameters after `step` updates; a step that is done again comes with other ones. */
-  take(step: number, payload: Uint8Array): void {
-    if (this.#parameters && this.#keepsParameters) this.#freeParameters()
-    this.#parameters = { step, values: this.#valuesOf(payload) }
+  /**
+   * Takes the parameters after `step` updates; a step that is done again comes with other ones. Throws E_MESSAGE where those that
+   * went ahead are not here.
+   */
+  take(step: number, payload: Uint8Array, ahead?: Ahead): void {
+    if (ahead && (this.#ahead?.version !== ahead.version || this.#ahead.from !== ahead.from)) {
+      throw new ConvoyError('E_MESSAGE', 'parameters came without their end', 'Update the coordinator.')
+    }
+    this.#ahead = undefined
+    const { buffer, byteOffset } = payload
+    const old = this.#parameters
+    if (old?.sent && this.#keepsParameters) free(old.values)
+    if (this.welcome.down === 'float32' && !ahead) {
+      const values = new Float32Array(buffer as ArrayBuffer, byteOffset, this.#parameterCount)
+      this.#parameters = { step, values, sent: true }
+    } else {
+      this.#put(payload, 0, ahead?.from ?? this.#parameterCount)
+      this.#parameters = { step, values: this.#next!, sent: false }
+      this.#next = old?.sent === false ? old.values : undefined
+    }
     for (const plan of [this.full, ...this.smaller.values()]) plan.step = -1
   }
 
-  #valuesOf(payload: Uint8Array): Float32Array {
-    const buffer = payload.buffer as ArrayBuffer
-    const { byteOffset } = payload
-    const count = this.#parameterCount
-    if (!this.#expanded) return new Float32Array(buffer, byteOffset, count)
-    expandBf16(new Uint16Array(buffer, byteOffset, count), this.#expanded)
-    free(payload)
-    return this.#expanded
+  /** Takes what comes ahead of the next parameters. */
+  takeTail({ from, version }: Ahead, payload: Uint8Array): void {
+    this.#put(payload, from, this.#parameterCount)
+    this.#ahead = { from, version }
   }
 
-  #freeParameters(): void {
-    if (!this.#expanded) free(this.#parameters!.values)
+  /** Has a payload be numbers [first, end) of the next parameters. */
+  #put(payload: Uint8Array, first: number, end: number): void {
+    const values = (this.#next ??= new Float32Array(this.#parameterCount)).subarray(first, end)
+    decode(this.welcome.down, payload, values)
+    free(payload)
   }
 
   /** Forgets the parameters. */
   forget(): void {
-    this.#parameters = undefined
+    this.#parameters = this.#ahead = undefined
   }
 
   /** The parameters of a step. Throws where they are not here. */
@@ -136,7 +153,7 @@ export class Bench {
     if (this.#parameters?.step === step && plan.step === step) return
     plan.compiled.load(this.parameters(step))
     // With plans of several sizes, a test may follow on the same parameters; in a round, another replica.
-    if (!this.#keepsParameters) this.#freeParameters()
+    if (!this.#keepsParameters && this.#parameters!.sent) free(this.#parameters!.values)
     plan.step = step
   }
 

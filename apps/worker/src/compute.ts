@@ -63,9 +63,12 @@ function handle(order: Order): void {
       compile(order.welcome).catch(fail)
       break
     case 'parameters':
-      bench?.take(order.step, order.payload)
+      bench?.take(order.step, order.payload, order.ahead)
       // Requests on older parameters are of no use to anyone now.
       drop((request) => request.work.step !== order.step)
+      break
+    case 'parametersTail':
+      bench?.takeTail(order, order.payload)
       break
     case 'work':
       queue.push(order)

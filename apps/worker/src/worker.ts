@@ -263,7 +263,12 @@ export class Worker {
         return this.#computer.order({ kind: 'compile', welcome: message })
       case 'parameters':
         this.#passage.heard()
-        return this.#computer.order({ kind: 'parameters', step: message.step, payload: owned(payload) })
+        return this.#computer.order({
+          ...{ kind: 'parameters', step: message.step, ahead: message.ahead, payload: owned(payload) },
+        })
+      case 'parametersTail':
+        this.#passage.heard()
+        return this.#computer.order({ ...message, payload: owned(payload) })
       case 'work':
         if (this.#draining) return
         return this.#computer.order({ kind: 'work', work: message, payload: owned(payload) })

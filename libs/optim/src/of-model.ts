@@ -1,10 +1,10 @@
 import type { Arena } from '@convoy/arena'
-import { muonKernels, standardisedKernels, trainedLayout, type ModelSpec } from '@convoy/model'
+import { gradientCut, muonKernels, standardisedKernels, trainedLayout, type ModelSpec } from '@convoy/model'
 import { z } from 'zod'
 import { Muon, type MuonKernel } from './muon.ts'
 import { NesterovSgd } from './nesterov.ts'
 import type { Optimizer } from './optimizer.ts'
-import { plain, type Parametrisation } from './parametrisation.ts'
+import { plain, wholeParts, type Parametrisation } from './parametrisation.ts'
 import { Standardised } from './standardised.ts'
 
 /** Newton–Schulz iterations of an update of Muon: three learn as fast as the five of Jordan et al. (2024). */
@@ -42,7 +42,7 @@ export function muonKernelsOf(
 export function parametrisationOf(arena: Arena, model: ModelSpec, spec: OptimizerSpec): Parametrisation {
   return spec.parametrisation === 'standardised'
     ? new Standardised(arena, standardisedKernels(model))
-    : plain(arena.size)
+    : plain(arena.size, wholeParts(arena.size, gradientCut(model)))
 }
 
 /**

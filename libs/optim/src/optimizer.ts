@@ -46,6 +46,10 @@ export class Optimizer {
   readonly #gradient: Slot | undefined
   /** What each part consists of. */
   readonly #groups: readonly (readonly Group[])[]
+  /** The part from which on all were moved ahead of the update; there is none where it is their number. */
+  #ahead: number
+  /** What variables and velocity were before that, from the first of that part on, in arrays that are used again. */
+  #before: { readonly variables: Float32Array; readonly velocity: Float32Array } | undefined
 
   /**
    * @param arena Where it computes, with slots of as many numbers as there are parameters.
@@ -64,6 +68,7 @@ export class Optimizer {
       ...groupsOf(parameters, decayed, biasRate),
       ...(gains[0] < gains[1] ? [{ stretch: gains, kernel: false, rate: 1 }] : []),
     ])
+    this.#ahead = this.#groups.length
     this.#derive()
   }
 
@@ -94,6 +99,7 @@ export class Optimizer {
 
   /** Goes on from these variables and velocities. */
   restore(variables: Float32Array, velocity: Float32Array): void {
+    this.#ahead = this.#groups.length
     this.#variables.values.set(variables)
     this.#rule.velocity.values.set(velocity)
     this.#derive()
@@ -106,13 +112,44 @@ export class Optimizer {
   }
 
   /**
+   * Does what can be done of the next update while only the gradient's end is known; `update` does the rest, and `takeBack` undoes it.
+   *
+   * @param gradientSum Complete from element `cut` on.
+   * @returns From which parameter on they are updated; undefined where the update needs to know all of the gradient.
+   */
+  moveAhead(gradientSum: Slot, count: number, rate: number, cut: number): number | undefined {
+    const { parts } = this.#parametrisation
+    const part = parts.findIndex(({ parameters }) => parameters[0] >= cut)
+    if (this.#clipNorm > 0 || part < 0) return undefined
+    const first = parts[part].parameters[0]
+    const [variables, velocity] = [this.variables, this.velocity].map((values) => values.subarray(first))
+    this.#before ??= { variables: variables.slice(), velocity: velocity.slice() }
+    this.#before.variables.set(variables)
+    this.#before.velocity.set(velocity)
+    this.#ahead = part
+    for (let i = part; i < parts.length; i++) this.#move(i, gradientSum, rate, 1 / count)
+    return first
+  }
+
+  /** Undoes what was done ahead of an update, if anything was. */
+  takeBack(): void {
+    const { parts } = this.#parametrisation
+    if (this.#ahead === parts.length) return
+    const [first] = parts[this.#ahead].parameters
+    this.variables.set(this.#before!.variables, first)
+    this.velocity.set(this.#before!.velocity, first)
+    this.#ahead = parts.length
+    this.#derive()
+  }
+
+  /**
    * One update.
    *
    * @param gradientSum Sum over the samples of the loss's gradient by the parameters, in the same arena.
    * @param count How many samples the sum is over.
    * @param rate η.
    * @param done Told after each part, from the front: parameters [first, end) are updated. So much can be sent on its way
-   *   while the rest is computed.
+   *   while the rest is computed. Not told of those that were moved ahead.
    * @returns The global norm of the mean gradient, before clipping and weight decay.
    */
   update(
@@ -124,16 +161,22 @@ export class Optimizer {
     const gradientNorm = this.#arena.norm(gradientSum) / count
     const clip = this.#clipNorm
     const scale = (clip > 0 && gradientNorm > clip ? clip / gradientNorm : 1) / count
-    const gradient = this.#gradient ?? gradientSum
-    this.#groups.forEach((groups, part) => {
-      this.#parametrisation.gradient(this.#variables, gradientSum, gradient, part)
-      for (const group of groups) {
-        this.#rule.move(this.#variables, gradient, group.stretch, group.rate * rate, scale, group.kernel)
-      }
-      this.#parametrisation.kernels(this.#variables, this.#parameters, part)
+    for (let part = 0; part < this.#ahead; part++) {
+      this.#move(part, gradientSum, rate, scale)
       done?.(...this.#parametrisation.parts[part].parameters)
-    })
+    }
+    this.#ahead = this.#groups.length
     return { gradientNorm }
+  }
+
+  /** Moves the variables of a part, and has its parameters follow. */
+  #move(part: number, gradientSum: Slot, rate: number, scale: number): void {
+    const gradient = this.#gradient ?? gradientSum
+    this.#parametrisation.gradient(this.#variables, gradientSum, gradient, part)
+    for (const group of this.#groups[part]) {
+      this.#rule.move(this.#variables, gradient, group.stretch, group.rate * rate, scale, group.kernel)
+    }
+    this.#parametrisation.kernels(this.#variables, this.#parameters, part)
   }
 }
 

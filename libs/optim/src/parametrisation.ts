@@ -57,6 +57,13 @@ export function plain(size: number, cuts: readonly number[] = wholeParts(size)):
   }
 }
 
-function wholeParts(size: number): number[] {
-  return Array.from({ length: Math.max(0, Math.ceil(size / PART) - 1) }, (_, part) => (part + 1) * PART)
+/**
+ * Where the parts of so many elements begin, but the first.
+ *
+ * @param cut Where one has to, which need not be.
+ */
+export function wholeParts(size: number, cut = 0): number[] {
+  const from = (first: number, end: number) =>
+    Array.from({ length: Math.ceil((end - first) / PART) }, (_, part) => first + part * PART)
+  return [...from(0, cut), ...from(cut, size)].slice(1)
 }

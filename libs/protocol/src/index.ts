@@ -13,7 +13,7 @@ export {
 export type { Frame } from './frame.ts'
 export { PROTOCOL_VERSION, readCoordinatorMessage, readWorkerMessage } from './messages.ts'
 export type { CoordinatorMessage, MessageOf, Received, WorkerMessage } from './messages.ts'
-export type { Computer, Order, Outcome } from './orders.ts'
+export type { Ahead, Computer, Order, Outcome } from './orders.ts'
 export { SumFrames } from './sum-frames.ts'
 export { HEARTBEAT, noMask, SILENCE, socketOptions } from './socket.ts'
 export { curveNames, sizeOfStep } from './live.ts'

@@ -70,6 +70,8 @@ const fromCoordinator = [
   { kind: 'cancel', id: 1, ...node },
   { kind: 'refused', code: 'E_GRADIENT', message: 'm' },
   { kind: 'goodbye', code: 'OK', message: 'm', remedy: '', retryAfter: 1 },
+  { kind: 'parameters', step: 5, ahead: { from: 3, version: 6 } },
+  { kind: 'parametersTail', from: 3, version: 6 },
 ]
 
 const optimizer = {

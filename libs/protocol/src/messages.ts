@@ -146,8 +146,18 @@ const welcome = z.strictObject({
     .optional(),
 })
 
-/** coordinator → worker: the parameters after `step` updates. Payload: all of them, flat, as `down` of `welcome` says. */
-const parameters = z.strictObject({ kind: z.literal('parameters'), step: count })
+/**
+ * coordinator → worker: the parameters after `step` updates. Payload: all of them, flat, as `down` of `welcome` says; or those before
+ * number `from`, where the others went ahead as this version's `parametersTail`.
+ */
+const parameters = z.strictObject({
+  kind: z.literal('parameters'),
+  step: count,
+  ahead: z.strictObject({ from: count, version: count }).optional(),
+})
+
+/** coordinator → worker: parameters from number `from` on, which `parameters` may complete; not to be used before, nor if it does not. */
+const parametersTail = z.strictObject({ kind: z.literal('parametersTail'), from: count, version: count })
 
 /**
  * coordinator → worker: compute this node, on the parameters of `step`.
@@ -198,7 +208,15 @@ const goodbye = z.strictObject({
   retryAfter: z.number().min(0).optional(),
 })
 
-const coordinatorMessage = z.discriminatedUnion('kind', [welcome, parameters, work, cancel, refused, goodbye])
+const coordinatorMessage = z.discriminatedUnion('kind', [
+  welcome,
+  parameters,
+  parametersTail,
+  work,
+  cancel,
+  refused,
+  goodbye,
+])
 export type CoordinatorMessage = z.infer<typeof coordinatorMessage>
 
 export interface Received<Message> {

@@ -1,10 +1,17 @@
 import type { ErrorCode } from '@convoy/errors'
 import type { CoordinatorMessage, MessageOf, WorkerMessage } from './messages.ts'
 
+/** Which parameters went ahead of the others: those from a number on. */
+export interface Ahead {
+  readonly from: number
+  readonly version: number
+}
+
 /** A worker's connection → what computes for it. */
 export type Order =
   | { kind: 'compile'; welcome: MessageOf<CoordinatorMessage, 'welcome'> }
-  | { kind: 'parameters'; step: number; payload: Uint8Array }
+  | { kind: 'parameters'; step: number; ahead: Ahead | undefined; payload: Uint8Array }
+  | ({ kind: 'parametersTail'; payload: Uint8Array } & Ahead)
   | { kind: 'work'; work: MessageOf<CoordinatorMessage, 'work'>; payload: Uint8Array }
   | { kind: 'cancel'; id: number }
   /** Drop all but the request at hand: say at once which that is, and `drained` when it is done. */

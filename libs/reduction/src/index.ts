@@ -1,5 +1,5 @@
 export { expandBf16, roundToBf16 } from './bf16.ts'
-export { encodedBytes, Encoder } from './encoding.ts'
+export { decode, encodedBytes, Encoder } from './encoding.ts'
 export type { Encoding } from './encoding.ts'
 export { cover, isNode, split } from './nodes.ts'
 export type { Node } from './nodes.ts'

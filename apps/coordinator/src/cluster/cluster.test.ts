@@ -1,10 +1,11 @@
 import { decodeFrame, type CoordinatorMessage, type MessageOf, type WorkerMessage } from '@convoy/protocol'
+import { ConvoyError } from '@convoy/errors'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Cluster } from './cluster.ts'
 import type { RunEvent } from '../events.ts'
 import { frame, gradientJob } from '../fixtures.ts'
-import { FORWARD_COST } from './job.ts'
+import { FORWARD_COST, type Job } from './job.ts'
 import { Member } from './member.ts'
 
 /** A worker whose connection only hands on what it is sent. */
@@ -176,6 +177,77 @@ describe('a round', () => {
     expect(of('workerStalled')).toEqual([])
     vi.advanceTimersByTime(2_000)
     expect(of('workerStalled')).toMatchObject([{ worker: 'first', step: 1 }])
+  })
+})
+
+describe('a gradient that comes in two frames', () => {
+  const tails: string[] = []
+  const refusals: unknown[] = []
+  const listen = (bytes: Uint8Array) => {
+    const { kind, code } = decodeFrame(bytes).header as { kind: string; code?: string }
+    if (kind === 'refused') refusals.push(code)
+  }
+  const cut = (step: number, fails = false): Job => ({
+    ...{ ...job(step), cut: 5 },
+    acceptTail({ lo, hi }) {
+      if (fails) throw new ConvoyError('E_NOT_FINITE', 'a gradient holds NaN or Inf', 'Nothing.')
+      tails.push(`${lo}-${hi}`)
+    },
+  })
+  /** Sends the end of all that a worker was asked for. */
+  function answerTail(worker: Member): void {
+    for (const { id, step, lo, hi } of [...worker.assignments.values()])
+      cluster.answerTail(worker, { kind: 'tail', id, step, lo, hi }, new Uint8Array())
+  }
+  const joined = (name: string, relay?: true) => {
+    const worker = member(name, listen, relay)
+    cluster.join(worker)
+    cluster.ready(worker)
+    return worker
+  }
+  beforeEach(() => {
+    tails.length = refusals.length = 0
+  })
+
+  it('has its end taken once, and what is lost with its worker computed by another', async () => {
+    const one = joined('one')
+    const done = cluster.compute(cut(1), frame)
+    answerTail(one)
+    const first = [...tails]
+    expect(first.length).toBeGreaterThan(0)
+    answerTail(one)
+    expect([tails, refusals]).toEqual([first, ['E_NOT_ASKED']])
+    const two = joined('two')
+    cluster.leave(one, 'connection closed')
+    while (two.assignments.size > 0) {
+      answerTail(two)
+      answer(two)
+    }
+    expect(await done).toBe(true)
+    expect(refusals).toEqual(['E_NOT_ASKED'])
+  })
+
+  it('is refused as a whole where its end is not usable, and not blamed twice', () => {
+    const [one, two] = [joined('one'), joined('two')]
+    void cluster.compute(cut(1, true), frame)
+    const [[id, { lo, hi }]] = one.assignments
+    answerTail(one)
+    expect(refusals).toEqual(['E_NOT_FINITE'])
+    expect(one.awaits(id)).toBe(true)
+    cluster.answer(
+      one,
+      { kind: 'gradient', id, step: 1, lo, hi, count: 1, loss: 0, correct: 0, seconds: 1, head: true },
+      new Uint8Array(),
+    )
+    expect([refusals, one.awaits(id)]).toEqual([['E_NOT_FINITE'], false])
+    expect(two.assignments.size).toBeGreaterThan(0)
+  })
+
+  it('is asked of workers, not of relays, nor by jobs that are not cut', () => {
+    const relay = joined('relay', true)
+    void cluster.compute(cut(1), frame)
+    answerTail(relay)
+    expect([tails, refusals]).toEqual([[], ['E_NOT_ASKED']])
   })
 })
 

@@ -269,10 +269,22 @@ export class Cluster {
     const members = [...this.#members.values()].filter(
       (member) => member.state === 'ready' && member.beginParameters(frame, () => this.#planner.dispatch()),
     )
+    const whole = members.filter((member) => !member.hasTail(frame))
     return (complete) => {
-      const part = frame.next(complete)
-      for (const member of members) member.sendParameters(part, complete === frame.values.length)
+      const last = complete === frame.values.length
+      if (whole.length > 0) {
+        const part = frame.next(complete)
+        for (const member of whole) member.sendParameters(part, last)
+      }
+      if (!last) return
+      for (const member of members) if (member.hasTail(frame)) member.sendParameters(frame.head(), true)
     }
+  }
+
+  /** Sends what is complete of the next parameters, those from number `from` on, to whoever computes with the present ones. */
+  broadcastAhead(frame: ParameterFrame, from: number, present: number): void {
+    for (const member of this.#members.values())
+      if (member.state === 'ready') member.sendAhead(frame, from, present)
   }
 
   /** Takes a worker's answer, or refuses it and tells the worker why. */

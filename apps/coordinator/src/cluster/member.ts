@@ -3,7 +3,7 @@ import type { WebSocket } from 'ws'
 import type { NumericsClass } from '../numerics.ts'
 import { Pace } from './pace.ts'
 import { Tally } from './tally.ts'
-import type { SentParameters } from './parameters.ts'
+import type { ParameterFrame, SentParameters } from './parameters.ts'
 
 /** A piece of work that was sent to a worker and not answered yet. */
 export interface Assignment {
@@ -46,6 +46,8 @@ export class Member {
   parametersVersion = 0
   /** Steps since it was given work. */
   idleSteps = 0
+  /** The version of which this worker has what went ahead. */
+  #aheadVersion = 0
   /** Set while a frame is on its way: to be called when it has left. */
   #sending: (() => void) | undefined
   readonly #cancelled = new Set<number>()
@@ -86,8 +88,29 @@ export class Member {
   offerParameters(frame: SentParameters, flushed: () => void): boolean {
     if (this.parametersVersion === frame.version) return true
     if (!this.beginParameters(frame, flushed)) return false
-    this.sendParameters(frame.bytes, true)
+    this.sendParameters(this.hasTail(frame) ? frame.head!() : frame.bytes, true)
     return true
+  }
+
+  /**
+   * Sends what is complete of the parameters that come next, unless these are the first here or older ones are still on their way.
+   *
+   * @param from Which values are: those from this number on.
+   * @param present The version that all have by now who are to have this.
+   */
+  sendAhead(frame: ParameterFrame, from: number, present: number): void {
+    if (this.#sending || this.parametersVersion !== present || this.relay) return
+    if (this.socket.readyState !== this.socket.OPEN) return
+    const bytes = frame.tail(from)
+    frame.retain()
+    this.#aheadVersion = frame.version
+    this.tally.sent += bytes.byteLength
+    this.socket.send(bytes, () => frame.release())
+  }
+
+  /** Whether what went ahead of these parameters was sent here. */
+  hasTail({ version }: Pick<SentParameters, 'version'>): boolean {
+    return this.#aheadVersion === version
   }
 
   /** As `offerParameters`, but what is sent, and when, is left to calls of `sendParameters`, all in one go. */

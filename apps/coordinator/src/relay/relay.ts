@@ -147,6 +147,9 @@ export class Relay implements Computer {
         this.#parameters = { step, bytes, version: ++this.#versions, retain() {}, release() {} }
         return
       }
+      case 'parametersTail':
+        // A relay gets all at once.
+        return
       case 'work':
         return this.#take(order.work, order.payload)
       case 'cancel':

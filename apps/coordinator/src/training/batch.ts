@@ -1,4 +1,4 @@
-import type { Arena } from '@convoy/arena'
+import type { Arena, Slot } from '@convoy/arena'
 import { leafCount, leafRange, type Dataset } from '@convoy/data'
 import { ConvoyError } from '@convoy/errors'
 import type { MessageOf, WorkerMessage } from '@convoy/protocol'
@@ -54,6 +54,7 @@ export class Batch implements Job {
   readonly #whole: boolean
   #ids: Uint32Array = new Uint32Array()
   #leaf = 1
+  #onTail: ((gradient: Slot) => void) | undefined
 
   /** @param arena Where gradients are summed. */
   constructor(dataset: Dataset, arena: Arena, options: BatchOptions) {
@@ -70,14 +71,20 @@ export class Batch implements Job {
     this.#samples = new Samples(dataset.train)
   }
 
-  /** Points at a step's samples. `ids` must stay as they are until the step is done. */
+  /**
+   * Points at a step's samples. `ids` must stay as they are until the step is done.
+   *
+   * @param onTail Told when the gradient is complete from the cut on, unless all of it is by then.
+   */
   begin(
     ids: Uint32Array,
     at: { epoch: number; step: number },
     { size, leaf, cost }: Size,
     round?: Round,
+    onTail?: (gradient: Slot) => void,
   ): this {
     this.#ids = ids
+    this.#onTail = onTail
     this.epoch = at.epoch
     this.step = at.step
     this.size = size
@@ -119,11 +126,19 @@ export class Batch implements Job {
   ): void {
     const { lo, hi } = answer
     acceptGradient(this.tree, answer, payload, this.samples(lo, hi))
+    this.#lookAtTail()
     this.entries.push({ lo, hi, worker })
   }
 
   acceptTail({ lo, hi }: Tail, payload: Uint8Array): void {
     this.tree.accept(lo, hi, payload, undefined, 'tail')
+    this.#lookAtTail()
+  }
+
+  #lookAtTail(): void {
+    if (!this.tree.tailComplete || this.tree.complete) return
+    this.#onTail?.(this.tree.gradient)
+    this.#onTail = undefined
   }
 }
 

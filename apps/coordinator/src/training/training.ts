@@ -185,15 +185,24 @@ export class Training {
     const size = this.sizes.at(progress.step)
     const rates = ratesAt(this.#schedule, length, progress).map((rate) => progress.rateFactor * rate)
     const round = length.rounds && { step: firstBatchAt(length, progress), rates }
-    const batch = this.#batch.begin(ids, progress, size, round)
-    if (!(await cluster.compute(batch, weights.frame))) return false
+    const rate = length.rounds?.outerRate ?? rates[0]
+    const next = progress.step + 1
+    const batch = this.#batch.begin(ids, progress, size, round, (gradient) => {
+      const { cut } = batch
+      weights.begin(gradient, { cut, count: ids.length, rate, step: next }, (frame, from, present) =>
+        cluster.broadcastAhead(frame, from, present),
+      )
+    })
+    if (!(await cluster.compute(batch, weights.frame))) {
+      weights.takeBack()
+      return false
+    }
     const computed = performance.now()
 
     const sum = batch.tree.result()
     for (const { lo, hi } of batch.entries) this.#ledger.apply(batch.ids(lo, hi))
     const { step, epoch } = progress
-    const rate = length.rounds?.outerRate ?? rates[0]
-    const gradientNorm = weights.update(sum, rate, step + 1, (frame) => cluster.broadcast(frame))
+    const gradientNorm = weights.update(sum, rate, next, (frame) => cluster.broadcast(frame))
 
     used?.({ step, epoch, nodes: batch.entries, samples: ids })
     const now = performance.now()

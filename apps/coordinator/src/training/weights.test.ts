@@ -2,11 +2,13 @@ import { Arena } from '@convoy/arena'
 import {
   buildModel,
   freeze,
+  gradientCut,
   initialise,
   parameterLayout,
   standardisedKernels,
   trainedLayout,
 } from '@convoy/model'
+import { decodeFrame } from '@convoy/protocol'
 import { describe, expect, it } from 'vitest'
 import { trainingSchema } from '../config.ts'
 import type { State } from './state.ts'
@@ -24,16 +26,45 @@ function start(options: object, frozen: string | undefined, from: State = { para
   const gradient = arena.take()
   return {
     weights,
-    /** Updates up to and with number `last`; gives what was sent with each. */
-    learn(last: number) {
+    /** Rounds have no part of a difference before the others. */
+    cut: 'replicas' in options ? 0 : gradientCut(model),
+    /**
+     * Updates up to and with number `last`.
+     *
+     * @param ahead Whether part of each is done ahead, before and after it is once taken back. What was sent is put together.
+     */
+    learn(last: number, ahead = false) {
       for (let step = weights.frame.step + 1; step <= last; step++) {
-        gradient.values.set(gradient.values.map((_, i) => Math.sin((i + step) * i)))
         const sent: number[] = []
+        const all = gradient.values.map((_, i) => Math.sin((i + step) * i))
+        let tail: { bytes: Uint8Array; from: number } | undefined
+        if (ahead) {
+          const cut = gradientCut(model)
+          for (const rate of [1, 0.05 / step]) {
+            weights.takeBack()
+            gradient.values.fill(NaN, 0, cut).set(all.subarray(cut), cut)
+            weights.begin(gradient, { cut, count: 2, rate, step }, (frame, from, present) => {
+              expect(present).toBe(weights.frame.version)
+              tail = { bytes: frame.tail(from), from }
+            })
+          }
+          // Standardised kernels are all in one part here.
+          expect(tail !== undefined).toBe(!('parametrisation' in options))
+        }
+        gradient.values.set(all)
         weights.update({ gradient, count: 2 }, 0.05 / step, step, (frame) => (complete) => {
           sent.push(complete)
           frame.next(complete)
         })
         expect(sent.at(-1)).toBe(given.length)
+        if (tail) {
+          const ends = [weights.frame.head(), tail.bytes].map((bytes) => decodeFrame(bytes))
+          const values = ends.flatMap(({ payload }) => [...new Float32Array(payload.slice().buffer)])
+          expect(values).toEqual([...weights.frame.values])
+          const { version } = weights.frame
+          expect(ends[0].header).toEqual({ kind: 'parameters', step, ahead: { from: tail.from, version } })
+          expect(ends[1].header).toEqual({ kind: 'parametersTail', from: tail.from, version })
+        }
       }
     },
     /** A copy of the present state, as a checkpoint has it. */
@@ -74,6 +105,11 @@ describe.each(cases)('Weights with $name, frozen $frozen, init $init', ({ option
     expect(other.state()).toEqual(state)
     other.learn(6)
     expect(other.state()).toEqual(expected)
+
+    // Part of each update before the gradient's beginning is known.
+    const early = start(options, frozen)
+    early.learn(6, early.cut > 0)
+    expect(early.state()).toEqual(expected)
 
     // What a rollback does.
     one.weights.restore(state)

@@ -74,6 +74,31 @@ export class Weights {
   }
 
   /**
+   * Begins with an update whose gradient is only known from element `cut` on; `update` ends it, or `takeBack`.
+   *
+   * @param gradient In the arena.
+   * @param broadcast Sends the values from a number on to whoever has the present version.
+   */
+  begin(
+    gradient: Slot,
+    { cut, count, rate, step }: { cut: number; count: number; rate: number; step: number },
+    broadcast: (frame: ParameterFrame, from: number, present: number) => void,
+  ): void {
+    const optimizer = this.#optimizer
+    const first = optimizer.moveAhead(gradient, count, rate, cut)
+    if (first === undefined) return
+    const next = this.#parameters.begin(step)
+    this.#trained.scatter(optimizer.parameters, first, this.#trained.size, next.values)
+    broadcast(next, first, this.#parameters.current.version)
+  }
+
+  /** Undoes what was begun of an update, if anything was. */
+  takeBack(): void {
+    this.#optimizer.takeBack()
+    this.#parameters.takeBack()
+  }
+
+  /**
    * One update, part by part; each is sent while the next is computed.
    *
    * @param sum Of the gradients of `count` samples, or of a round's differences times samples, in the arena.
@@ -95,9 +120,14 @@ export class Weights {
       // A frame may be new, or from before: what is frozen is the same in all.
       if (trained.partial) next.values.set(this.values)
       const send = broadcast(next)
+      const { length } = next.values
+      let complete = 0
       norm = optimizer.update(sum.gradient, sum.count, rate, (first, end) => {
-        send(trained.scatter(optimizer.parameters, first, end, next.values))
+        complete = trained.scatter(optimizer.parameters, first, end, next.values)
+        send(complete)
       }).gradientNorm
+      // What was moved ahead is there.
+      if (complete < length) send(length)
     })
     return norm
   }
