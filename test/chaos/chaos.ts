@@ -182,6 +182,8 @@ export async function disturbed(options: ChaosOptions): Promise<Outcome> {
       const done = last('done')
       if (done?.['finished'] === true) {
         const epochSteps = Number(last('start')?.['stepsPerEpoch'])
+        // The ledger's last lines are written when it ends.
+        await coordinator!.ended
         checkLedger(path.join(folder, name, 'ledger.jsonl'), { steps, epochSteps })
         return {
           faults: faults.slice(0, next),
