@@ -1,7 +1,7 @@
-import { writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import { Convoy, scratch } from '../convoy.ts'
+import { Convoy } from '../convoy.ts'
+import { imageFolder } from './images.ts'
 import { Line } from './line.ts'
 
 const { values } = parseArgs({
@@ -51,22 +51,9 @@ const modes: readonly Mode[] = [
   { name: 'rounds, int8 up and bf16 down', flags: [...inRounds, ...small], updates: rounds },
 ]
 
-/** A round's images and ten to test on, as CIFAR-10 in binary; a folder of scratch for all else. */
-function prepare() {
-  const { folder, remove } = scratch()
-  const file = (name: string, count: number) => {
-    const samples = Buffer.alloc(count * 3073, 128)
-    for (let i = 0; i < count; i++) samples.fill(i % 10, i * 3073, i * 3073 + 1 + (i % 3072))
-    writeFileSync(path.join(folder, name), samples)
-  }
-  file('data_batch_1.bin', BATCH * localSteps * workers)
-  file('test_batch.bin', 10)
-  return { folder, remove }
-}
-
 /** Images/s, and the share of the time in which the slowest worker of each update computes. */
 async function measure(mode: Mode, thin: boolean) {
-  const { folder, remove } = prepare()
+  const { folder, remove } = imageFolder(BATCH * localSteps * workers)
   const data = ['--data', folder]
   const coordinator = new Convoy([
     ...['coordinator', ...data, '--width', values.width, '--batch-size', String(BATCH), ...mode.flags],

@@ -1,13 +1,16 @@
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { sleeper } from '../elastic/sleeper.ts'
-import { Convoy, scratch, type Line } from '../convoy.ts'
+import { Convoy, type Line } from '../convoy.ts'
+import { imageFolder } from './images.ts'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     workers: { type: 'string', default: '100,300,1000' },
+    relays: { type: 'string', default: '0' },
     replica: { type: 'string', default: '5000' },
     rounds: { type: 'string', default: '4' },
     width: { type: 'string', default: '0.25' },
@@ -21,6 +24,7 @@ if (values.help) {
   console.log(`npm run bench:scale -- [options]: simulated workers in their hundreds, which sleep for a drawn time and answer with zeros,
 against a real coordinator that trains in rounds with a replica for each
   --workers N,N   how many (100,300,1000)
+  --relays R      real relays between these and the coordinator, with as many workers each; measured once all have a part (0)
   --replica MS    that a replica takes; a quarter more or less by the worker, a tenth by the round (5000)
   --rounds N      measured, after one that is not (4)
   --width X       of All-CNN-C: 1 is 1.37 million parameters (0.25)
@@ -31,7 +35,7 @@ against a real coordinator that trains in rounds with a replica for each
 }
 /** Simulated workers of a process. */
 const TOGETHER = 250
-/** Samples of a replica's round: so few that the synthetic images suffice. */
+/** Samples of a replica's round. */
 const BATCH = 4
 
 /** Processor time of a process in seconds, and its largest resident memory in MB. */
@@ -41,74 +45,85 @@ function usage(pid: number): { cpu: number; memory: number } {
   return { cpu: (Number(fields[11]) + Number(fields[12])) / 100, memory: Number(memory[1]) / 1024 }
 }
 
+/** The same of several processes together. */
+function usageOf(all: readonly Convoy[]): { cpu: number; memory: number } {
+  const each = all.map(({ child }) => usage(child.pid!))
+  const sum = (key: 'cpu' | 'memory') => each.reduce((total, one) => total + one[key], 0)
+  return { cpu: sum('cpu'), memory: sum('memory') }
+}
+
+/** MB that a coordinator, or a relay, sent to its workers and got from them. */
+async function traffic(url: string): Promise<{ sent: number; received: number }> {
+  const text = await (await fetch(`${url.replace('ws', 'http')}/metrics`)).text()
+  const of = (direction: string) =>
+    Number(new RegExp(`^convoy_wire_bytes_total{direction="${direction}"} (.*)$`, 'm').exec(text)![1]) / 1e6
+  return { sent: of('sent'), received: of('received') }
+}
+
+const events = (processes: readonly Convoy[], name: string): Line[] =>
+  processes.flatMap(({ lines }) => lines.filter(({ event }) => event === name))
+
 /** What one coordinator makes of so many workers. */
 async function measure(count: number): Promise<Record<string, number>> {
-  const { folder, remove } = scratch()
-  const rounds = Number(values.rounds) + 1
-  const images = count * BATCH
+  const { folder, remove } = imageFolder(count * BATCH)
+  const rounds = Number(values.rounds)
   const coordinator = new Convoy([
-    ...['coordinator', '--data', 'synthetic', '--limit-train', String(images), '--limit-test', '10'],
-    ...['--width', values.width, '--replicas', String(count), '--batch-size', String(BATCH)],
-    ...[
-      '--wire',
-      values.wire,
-      '--down',
-      values.down,
-      '--epochs',
-      String(rounds + 9),
-      '--steps',
-      String(rounds + 9),
-    ],
-    ...['--dead-after', '0', '--evaluate-every', '0', '--port', '0', '--runs', folder, '--json'],
+    ...['coordinator', '--data', folder, '--width', values.width, '--wire', values.wire],
+    ...['--down', values.down, '--replicas', String(count), '--batch-size', String(BATCH)],
+    ...['--epochs', '100000', '--dead-after', '0', '--evaluate-every', '0', '--port', '0'],
+    ...['--runs', path.join(folder, 'runs'), '--json'],
   ])
   const url = await coordinator.address()
   const fingerprint = String(coordinator.event('start')!['fingerprint'])
-  const children = Array.from({ length: Math.ceil(count / TOGETHER) }, (_, i) =>
-    spawn(
-      process.execPath,
-      [
-        process.argv[1],
-        'sleepers',
-        url,
-        fingerprint,
-        String(Math.min(TOGETHER, count - i * TOGETHER)),
-        values.replica,
-        String(i),
-      ],
-      { stdio: 'inherit' },
-    ),
-  )
+  const relays = Array.from({ length: Number(values.relays) }, (_, i) => {
+    const above = ['--upstream', url, '--worker-name', `r${i}`, '--data', folder]
+    return new Convoy(['relay', ...above, '--port', '0', '--json'])
+  })
+  /** Those that workers connect to. */
+  const doors = relays.length > 0 ? relays : [coordinator]
+  const addresses = await Promise.all(doors.map((door) => door.address()))
+  const sleepers = Array.from({ length: Math.ceil(count / TOGETHER) }, (_, i) => {
+    const here = String(Math.min(TOGETHER, count - i * TOGETHER))
+    const args = [process.argv[1], 'sleepers', addresses.join(), fingerprint, here, values.replica, String(i)]
+    return spawn(process.execPath, args, { stdio: 'inherit' })
+  })
   try {
-    const steps = () => coordinator.lines.filter(({ event }) => event === 'step')
-    const count = (wanted: number) => coordinator.until(() => steps().length >= wanted)
-    await count(1)
-    const pid = coordinator.child.pid!
-    const [before, started] = [usage(pid), performance.now()]
-    await count(rounds)
+    const steps = () => events([coordinator], 'step')
+    await coordinator.until(() => steps().some(({ workers }) => Number(workers) >= relays.length))
+    const first = steps().length
+    const [started, wire] = [performance.now(), await traffic(url)]
+    const [before, beforeRelays] = [usageOf([coordinator]), usageOf(relays)]
+    await coordinator.until(() => steps().length >= first + rounds)
     const seconds = (performance.now() - started) / 1000
-    const after = usage(pid)
-    const measured: Line[] = steps().slice(1, rounds)
+    const [after, afterRelays, carried] = [usageOf([coordinator]), usageOf(relays), await traffic(url)]
     return {
-      workers: coordinator.lines.filter(({ event }) => event === 'workerJoined').length,
-      lost: coordinator.lines.filter(({ event }) => event === 'workerLeft').length,
-      stalls: coordinator.lines.filter(({ event }) => event === 'workerStalled').length,
-      roundsPerMinute: (60 * measured.length) / seconds,
-      secondsPerRound: seconds / measured.length,
-      cpuSecondsPerRound: (after.cpu - before.cpu) / measured.length,
+      workers: events(doors, 'workerJoined').length,
+      lost: events([coordinator, ...relays], 'workerLeft').length,
+      stalls: events([coordinator, ...relays], 'workerStalled').length,
+      roundsPerMinute: (60 * rounds) / seconds,
+      secondsPerRound: seconds / rounds,
+      cpuSecondsPerRound: (after.cpu - before.cpu) / rounds,
       memoryMB: after.memory,
+      sentMBPerRound: (carried.sent - wire.sent) / rounds,
+      receivedMBPerRound: (carried.received - wire.received) / rounds,
+      ...(relays.length > 0 && {
+        relaysCpuSecondsPerRound: (afterRelays.cpu - beforeRelays.cpu) / rounds,
+        relaysMemoryMB: afterRelays.memory,
+      }),
     }
   } finally {
+    const children = [...sleepers, ...[...relays, coordinator].map(({ child }) => child)]
     for (const child of children) child.kill('SIGKILL')
-    coordinator.child.kill('SIGKILL')
-    await coordinator.ended
+    await Promise.all([...relays, coordinator].map(({ ended }) => ended))
     remove()
   }
 }
 
 if (positionals[0] === 'sleepers') {
-  const [, url, fingerprint, count, milliseconds, process] = positionals
+  const [, addresses, fingerprint, count, milliseconds, process] = positionals
+  const doors = addresses.split(',')
   for (let i = 0; i < Number(count); i++)
-    sleeper(url, `s${process}-${i}`, Number(milliseconds) * (0.75 + Math.random() / 2), {
+    sleeper(doors[i % doors.length], `s${process}-${i}`, Number(milliseconds) * (0.75 + Math.random() / 2), {
       spread: 0.1,
       fingerprint,
     })
