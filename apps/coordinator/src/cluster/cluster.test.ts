@@ -178,6 +178,34 @@ describe('a round', () => {
     vi.advanceTimersByTime(2_000)
     expect(of('workerStalled')).toMatchObject([{ worker: 'first', step: 1 }])
   })
+
+  it('is cut among relays by what they say that a replica takes, however few they had before', async () => {
+    const relays = ['north', 'south'].map((name) => member(name, () => {}, true))
+    const shares: number[][] = []
+    for (let step = 1; step <= 3; step++) {
+      // The second one comes when the first has done a round alone.
+      const late = relays[step - 1] as Member | undefined
+      if (late) cluster.join(late)
+      if (late) cluster.ready(late)
+      const done = cluster.compute({ ...job(step), round, units: 12, largest: 1, largestSum: 8 }, frame)
+      const asked = relays.map((relay) => [...relay.assignments.values()])
+      shares.push(asked.map((all) => all.reduce((sum, { samples }) => sum + samples, 0)))
+      vi.advanceTimersByTime(20_000)
+      relays.forEach((relay, i) => {
+        for (const { id, lo, hi, samples: count } of asked[i]) {
+          const header = { kind: 'gradient', id, step, lo, hi, count, loss: 0, correct: 0 } as const
+          cluster.answer(relay, { ...header, seconds: count }, new Uint8Array())
+        }
+      })
+      await done
+    }
+    expect(shares).toEqual([
+      [12, 0],
+      [11, 1],
+      [6, 6],
+    ])
+    expect(of('workerStalled', 'refused')).toEqual([])
+  })
 })
 
 describe('a gradient that comes in two frames', () => {

@@ -107,7 +107,7 @@ export class Planner {
   #share(job: Job, members: readonly Member[]): void {
     const usual = usualRate(members)
     // Fast ones first: large shares in front are whole nodes more often.
-    const ordered = members.toSorted((a, b) => b.pace.rate(usual ?? 1) - a.pace.rate(usual ?? 1))
+    const ordered = members.toSorted((a, b) => rateOf(b, job, usual) - rateOf(a, job, usual))
     const shares = this.#byTree(job, ordered) ?? bySpeed(job, ordered, usual)
     probe(ordered, shares)
     const { first = 0 } = job
@@ -124,8 +124,9 @@ export class Planner {
   #byTree(job: Job, members: readonly Member[]): number[] | undefined {
     if (members.length > FEW) return undefined
     const samples = job.samples(job.first ?? 0, (job.first ?? 0) + 1) * job.cost
-    const speeds = members.flatMap(({ pace: { speed } }) =>
-      speed ? [{ leaf: samples * speed.sample, frame: speed.frame }] : [],
+    const speeds = members.flatMap(({ relay, pace: { speed } }) =>
+      // Of a relay's replicas, what they take beyond their part of what it can do is not the link's.
+      speed ? [{ leaf: samples * speed.sample, frame: relay && job.round ? 0 : speed.frame }] : [],
     )
     if (speeds.length < members.length) return undefined
     const { units, largest } = job
@@ -216,13 +217,18 @@ function* nodesFor(member: Member, job: Job, lo: number, hi: number): Generator<
   }
 }
 
-/** Each worker's leaves, by its speed from request to answer. */
-function bySpeed({ units }: Job, members: readonly Member[], usual: number | undefined): number[] {
+/** A worker's samples a second from request to answer; those of a relay in a round from what it says, since a few replicas leave it half idle. */
+function rateOf({ relay, pace }: Member, { round }: Job, usual: number | undefined): number {
+  return relay && round && pace.speed ? 1 / pace.speed.sample : pace.rate(usual ?? 1)
+}
+
+/** Each worker's leaves, by `rateOf`. */
+function bySpeed(job: Job, members: readonly Member[], usual: number | undefined): number[] {
   // One that is new warms up, and may be slow: with one leaf it does not keep the others waiting.
   const most = (member: Member) => (usual !== undefined && !member.pace.known ? 1 : Infinity)
   return cutLeaves(
-    units,
-    members.map((member) => member.pace.rate(usual ?? 1)),
+    job.units,
+    members.map((member) => rateOf(member, job, usual)),
     members.map(most),
   )
 }

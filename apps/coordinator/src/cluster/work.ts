@@ -158,7 +158,7 @@ export class Work {
   }
 
   /**
-   * Forgets an assignment; the worker's next one starts now. Where the worker is gone, what nobody else has, or only who is
+   * Forgets an assignment; the worker's next one starts now, unless it does replicas side by side, as a relay. Where the worker is gone, what nobody else has, or only who is
    * late with it, waits for another.
    */
   drop(member: Member, assignment: Assignment): void {
@@ -166,7 +166,7 @@ export class Work {
     member.assignments.delete(assignment.id)
     const piece = this.#pieces.get(assignment)
     this.#pieces.delete(assignment)
-    if (first) {
+    if (first && !(member.relay && this.job?.round)) {
       const next: Assignment | undefined = member.assignments.values().next().value
       if (next) next.startedAt = performance.now()
     }

@@ -252,7 +252,7 @@ export class Relay implements Computer {
   }
 
   #answer(node: AskedNode): void {
-    this.hear({ kind: 'frame', ...node.answer(this.#answeredAt) })
+    this.hear({ kind: 'frame', ...node.answer(this.#answeredAt, this.#cluster.size) })
     this.#answeredAt = performance.now()
     node.end()
   }

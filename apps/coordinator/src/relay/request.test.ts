@@ -117,7 +117,7 @@ describe('a node that a relay is asked for', () => {
           for (const [a, b] of cut(lo, hi, chance, most).reverse())
             node.accept(...sum(a, b, (b - a) * LEAF, node.encoding(a, b)))
           expect(node.complete).toBe(true)
-          const { message, payload } = readUp(node.answer(-Infinity))
+          const { message, payload } = readUp(node.answer(-Infinity, 1))
           relayed.accept(lo, hi, payload.slice(), message as Totals & typeof message)
         }
         expect(relayed.result().loss).toBe(flat.result().loss)
@@ -161,6 +161,14 @@ describe('a node that a relay is asked for', () => {
     expect(node.complete).toBe(true)
   })
 
+  it('says of a round how long its workers would take if none were idle', () => {
+    const optimizer = { kind: 'sgd' } as unknown as NonNullable<Site['welcome']['rounds']>['optimizer']
+    const site = siteOf(undefined, { steps: 1, batchSize: LEAF, optimizer })
+    const node = asked(site, 0, 2, { round: { step: 0, rates: [1] } })
+    for (const leaf of [0, 1]) node.accept(...sum(leaf, leaf + 1, LEAF, 'float32'))
+    expect(readUp(node.answer(-Infinity, 8)).message).toMatchObject({ seconds: 2 / 8 })
+  })
+
   it('goes up as one that is not finite where nobody below has another', () => {
     const { message } = readUp(asked(siteOf(), 0, 2).notFinite())
     expect(message).toMatchObject({ kind: 'gradient', lo: 0, hi: 2, loss: NaN })
@@ -174,7 +182,7 @@ describe('a node that a relay is asked for', () => {
     expect(short).toThrow(expect.objectContaining({ code: 'E_MESSAGE' }))
     expect(node.complete).toBe(false)
     node.accept(answer, logits)
-    expect(readUp(node.answer(0)).payload).toEqual(logits)
+    expect(readUp(node.answer(0, 1)).payload).toEqual(logits)
   })
 })
 

@@ -43,6 +43,8 @@ export class AskedNode {
   #logits: Uint8Array | undefined
   /** In ms of `performance.now()`. */
   readonly #since = performance.now()
+  /** Of all workers that had a part in it. */
+  #engineSeconds = 0
 
   /** Throws where the request is for images that are not here. */
   constructor(site: Site, work: AskedWork, payload: Uint8Array) {
@@ -108,8 +110,11 @@ export class AskedNode {
   /** Takes a worker's answer. Throws a `ConvoyError` where it is not usable; then nothing is taken. */
   accept(answer: Answer, payload: Uint8Array): void {
     const { lo, hi } = answer
-    if (this.work.task === 'gradient')
-      return acceptGradient(this.#tree, answer, payload, this.samples(lo, hi), this.work.lo)
+    if (this.work.task === 'gradient') {
+      acceptGradient(this.#tree, answer, payload, this.samples(lo, hi), this.work.lo)
+      this.#engineSeconds += answer.seconds
+      return
+    }
     const bytes = 4 * this.work.count * this.#site.welcome.model.classes
     if (answer.kind !== 'evaluation' || payload.byteLength !== bytes) {
       throw new ConvoyError('E_MESSAGE', 'an answer to an evaluation has the wrong size', 'Nothing.')
@@ -123,13 +128,16 @@ export class AskedNode {
   }
 
   /**
-   * What goes up of a node that is complete.
+   * What goes up of a node that is complete. Of a round it says how long all workers together would take, with none of them idle: a site
+   * of a hundred is as fast when it has two replicas, which it does side by side.
    *
    * @param since When the answer before this one went up, in ms of `performance.now()`.
+   * @param workers Of the site.
    */
-  answer(since: number): { frame: ArrayBuffer; length: number; reusable: boolean } {
-    const { id, step, lo, hi, task } = this.work
-    const seconds = (performance.now() - Math.max(since, this.#since)) / 1000
+  answer(since: number, workers: number): { frame: ArrayBuffer; length: number; reusable: boolean } {
+    const { id, step, lo, hi, task, round } = this.work
+    const elapsed = (performance.now() - Math.max(since, this.#since)) / 1000
+    const seconds = round ? this.#engineSeconds / Math.max(1, workers) : elapsed
     if (task === 'gradient') {
       const { gradient, loss, correct } = this.#tree.result()
       return this.#seal(gradient.values, loss, correct, seconds)
@@ -151,6 +159,7 @@ export class AskedNode {
   restart(): void {
     const { lo, hi, step } = this.work
     this.#tree.begin(hi - lo, step, lo)
+    this.#engineSeconds = 0
     this.#logits = undefined
   }
 
