@@ -24,7 +24,7 @@ if (values.help) {
   console.log(`npm run bench:scale -- [options]: simulated workers in their hundreds, which sleep for a drawn time and answer with zeros,
 against a real coordinator that trains in rounds with a replica for each
   --workers N,N   how many (100,300,1000)
-  --relays R      real relays between these and the coordinator, with as many workers each; measured once all have a part (0)
+  --relays R      real relays between these and the coordinator, with as many workers each; measured once their shares have settled (0)
   --replica MS    that a replica takes; a quarter more or less by the worker, a tenth by the round (5000)
   --rounds N      measured, after one that is not (4)
   --width X       of All-CNN-C: 1 is 1.37 million parameters (0.25)
@@ -37,6 +37,9 @@ against a real coordinator that trains in rounds with a replica for each
 const TOGETHER = 250
 /** Samples of a replica's round. */
 const BATCH = 4
+
+/** Rounds after the first in which all relays have a part, until their shares follow from what they can do. */
+const SETTLING = 4
 
 /** Processor time of a process in seconds, and its largest resident memory in MB. */
 function usage(pid: number): { cpu: number; memory: number } {
@@ -90,7 +93,10 @@ async function measure(count: number): Promise<Record<string, number>> {
   try {
     const steps = () => events([coordinator], 'step')
     await coordinator.until(() => steps().some(({ workers }) => Number(workers) >= relays.length))
-    const first = steps().length
+    const first = steps().length + (relays.length > 0 ? SETTLING : 0)
+    await coordinator.until(() => steps().length >= first)
+    const stalled = () => events([coordinator, ...relays], 'workerStalled').length
+    const stalledBefore = stalled()
     const [started, wire] = [performance.now(), await traffic(url)]
     const [before, beforeRelays] = [usageOf([coordinator]), usageOf(relays)]
     await coordinator.until(() => steps().length >= first + rounds)
@@ -99,7 +105,7 @@ async function measure(count: number): Promise<Record<string, number>> {
     return {
       workers: events(doors, 'workerJoined').length,
       lost: events([coordinator, ...relays], 'workerLeft').length,
-      stalls: events([coordinator, ...relays], 'workerStalled').length,
+      stalls: stalled() - stalledBefore,
       roundsPerMinute: (60 * rounds) / seconds,
       secondsPerRound: seconds / rounds,
       cpuSecondsPerRound: (after.cpu - before.cpu) / rounds,
