@@ -16,13 +16,19 @@ const FEW = 16
 /** Chunks of a test that a relay is given at once. */
 const RELAY_DEPTH = 16
 
-/** What workers compute, and what an idle one may do as well. */
-interface Held {
-  readonly pieces: { readonly piece: Piece; readonly samples: number; readonly at: number }[]
-  /** Samples of the piece that has fewest. */
+/** A piece that only one worker holds, and when that is expected to be done with it, in ms of `performance.now()`. */
+interface HeldPiece {
+  readonly piece: Piece
+  readonly samples: number
+  readonly at: number
+}
+
+/** No piece is expected to be done later than this, and none has fewer samples. */
+interface Bounds {
+  /** Of the work that they are of: `Work.changes`. */
+  readonly changes: number
+  readonly latest: number
   readonly fewest: number
-  /** The rate that a new worker is taken to have; undefined where it is not known or of no use. */
-  readonly usual: number | undefined
 }
 
 /** Decides who computes what: a job's shares when it begins, and then what each worker does next that has nothing to do. */
@@ -33,6 +39,7 @@ export class Planner {
   readonly #work: Work
   readonly #waiting: Waiting
   #frames = new FrameCounts(1, 1)
+  #bounds: Bounds = { changes: -1, latest: 0, fewest: 0 }
 
   constructor(
     members: ReadonlyMap<string, Member>,
@@ -73,21 +80,23 @@ export class Planner {
     let someone = false
     const idle: Member[] = []
     for (const member of this.#members.values()) {
-      if (!this.#eligible(member)) continue
+      const busy = member.assignments.size >= depthOf(member)
+      // With a thousand workers, those that have enough to do are passed over.
+      if ((busy && someone) || !this.#eligible(member)) continue
       someone = true
-      if (member.assignments.size < depthOf(member)) idle.push(member)
+      if (!busy) idle.push(member)
     }
     this.#waiting.look(someone)
     const bySize = (a: Member, b: Member) => a.assignments.size - b.assignments.size
     idle.sort(bySize)
-    // With a thousand workers, who is late with what is looked up once for all that are idle.
-    let held: Held | undefined
+    // Who is late with what is looked up once for all that are idle.
+    let found: readonly HeldPiece[] | undefined
+    const held = () => (found ??= this.#held())
     for (let member = idle.shift(); member; member = idle.shift()) {
-      const piece =
-        this.#next(member, job, idle.length + 1) ?? this.#overtake(member, job, (held ??= this.#held(job)))
+      const piece = this.#next(member, job, idle.length + 1) ?? this.#overtake(member, job, held)
       if (!piece) continue
       work.assign(member, piece)
-      held = undefined
+      found = undefined
       if (member.assignments.size < depthOf(member)) {
         idle.push(member)
         idle.sort(bySize)
@@ -165,38 +174,54 @@ export class Planner {
     return piece
   }
 
-  /** The pieces that only one worker holds, those that are expected to be finished last in front. */
-  #held({ round }: Job): Held {
-    const pieces: Held['pieces'] = []
+  /** Tells what each worker has, and when it is expected to be done with it, in ms of `performance.now()`. */
+  #eachHeld(tell: (piece: Piece, samples: number, at: number) => void): void {
     for (const other of this.#members.values()) {
       let at = 0
       for (const assignment of other.assignments.values()) {
-        const piece = this.#work.pieceOf(assignment)!
         const { samples, startedAt } = assignment
         at = Math.max(at, startedAt) + 1000 * (other.pace.expected(samples) ?? 0)
-        if (piece.holders.size === 1 && !piece.waiting && !piece.votes) pieces.push({ piece, samples, at })
+        tell(this.#work.pieceOf(assignment)!, samples, at)
       }
     }
-    pieces.sort((a, b) => b.at - a.at)
-    const fewest = pieces.reduce((least, { samples }) => Math.min(least, samples), Infinity)
-    const members = [...this.#members.values()]
-    const wanted = round !== undefined && members.some(({ pace }) => !pace.known)
-    return { pieces, fewest, usual: wanted ? usualRate(members) : undefined }
+  }
+
+  #lookAhead(): Bounds {
+    const { changes } = this.#work
+    if (this.#bounds.changes === changes) return this.#bounds
+    let [latest, fewest] = [-Infinity, Infinity]
+    this.#eachHeld((_, samples, at) => {
+      latest = Math.max(latest, at)
+      fewest = Math.min(fewest, samples)
+    })
+    return (this.#bounds = { changes, latest, fewest })
+  }
+
+  /** The pieces that only one worker holds, those that are expected to be finished last in front. */
+  #held(): HeldPiece[] {
+    const pieces: HeldPiece[] = []
+    this.#eachHeld((piece, samples, at) => {
+      if (piece.holders.size === 1 && !piece.waiting && !piece.votes) pieces.push({ piece, samples, at })
+    })
+    return pieces.sort((a, b) => b.at - a.at)
   }
 
   /** The piece that its holder is expected to finish last, if this worker would finish it sooner. */
-  #overtake(member: Member, job: Job, { pieces, fewest, usual }: Held): Piece | undefined {
+  #overtake(member: Member, job: Job, held: () => readonly HeldPiece[]): Piece | undefined {
     if (member.assignments.size > 0) return undefined
     const largest = largestOf(member, job)
+    const { pace } = member
     // A step is soon over, but a new worker would be idle for the rest of a round: it is taken to be as fast as others.
-    const expected = (samples: number) =>
-      usual !== undefined && !member.pace.known ? samples / usual : member.pace.expected(samples)
+    const usual = job.round && !pace.known ? usualRate([...this.#members.values()]) : undefined
+    const expected = (samples: number) => (usual === undefined ? pace.expected(samples) : samples / usual)
     if (expected(1) === undefined) return undefined
     const now = performance.now()
     const within = (samples: number) => now + 1000 * expected(samples)!
     // At each answer all idle workers look, so with a thousand of these none may look through all pieces: none is late where the latest is not.
+    const { latest, fewest } = this.#lookAhead()
     const soonest = within(fewest)
-    for (const { piece, samples, at } of pieces) {
+    if (latest <= soonest) return undefined
+    for (const { piece, samples, at } of held()) {
       if (at <= soonest) return undefined
       if (piece.hi - piece.lo <= largest && at > within(samples)) return piece
     }

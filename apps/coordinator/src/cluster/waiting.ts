@@ -46,12 +46,17 @@ export class Waiting {
   /** Tells waiting for workers, which may take days, from computing. */
   #clock(): void {
     const now = performance.now()
-    const here = [...this.#members.values()].some(({ state }) => state === 'ready' || state === 'stalled')
-    if (!here) this.#since ??= now
+    if (!this.#here()) this.#since ??= now
     else if (this.#since !== undefined) {
       this.elapsed += now - this.#since
       this.#since = undefined
     }
+  }
+
+  /** Whether a worker is there; at each answer this is asked, and an array of a thousand is not made for it. */
+  #here(): boolean {
+    for (const { state } of this.#members.values()) if (state === 'ready' || state === 'stalled') return true
+    return false
   }
 
   /** Says that the run waits though workers are there, where none of them is of use. */

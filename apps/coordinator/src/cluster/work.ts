@@ -23,6 +23,8 @@ export class Work {
   job: Job | undefined
   /** The parameters that it is done with. */
   frame: SentParameters | undefined
+  /** Counts what may have a piece be done later than was expected: that one is given, or that its worker is over with another. */
+  changes = 0
   readonly #pieces = new Map<Assignment, Piece>()
   readonly #open = new Set<Piece>()
   #queue: Piece[] = []
@@ -139,6 +141,7 @@ export class Work {
     const assignment: Assignment = {
       ...{ id, lo, hi, step, samples: count * job.cost, startedAt: performance.now(), late: false, cut: 0 },
     }
+    this.changes++
     member.assignments.set(id, assignment)
     this.#pieces.set(assignment, piece)
     piece.holders.set(member, assignment)
@@ -164,6 +167,7 @@ export class Work {
   drop(member: Member, assignment: Assignment): void {
     const first = member.assignments.values().next().value === assignment
     member.assignments.delete(assignment.id)
+    if (member.assignments.size > 0) this.changes++
     const piece = this.#pieces.get(assignment)
     this.#pieces.delete(assignment)
     if (first && !(member.relay && this.job?.round)) {
