@@ -12,9 +12,7 @@ import {
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
-
-const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))))
+import { root } from '../convoy.ts'
 
 /** What a container engine is reached by. */
 export interface ContainerEngine {

@@ -33,9 +33,9 @@ export class Line {
     })
   }
 
-  /** Begins to listen, and gives the port. */
-  async open(): Promise<number> {
-    this.#server.listen(0, '127.0.0.1')
+  /** Begins to listen at an address of this machine, and gives the port. */
+  async open(host: string): Promise<number> {
+    this.#server.listen(0, host)
     await once(this.#server, 'listening')
     return (this.#server.address() as AddressInfo).port
   }

@@ -1,5 +1,7 @@
 import path from 'node:path'
+import { chmodSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { buildImage, canShape, findEngine, shapeLink } from '../containers/engine.ts'
 import { Convoy } from '../convoy.ts'
 import { imageFolder } from './images.ts'
 import { Line } from './line.ts'
@@ -13,6 +15,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '2' },
     width: { type: 'string', default: '1' },
     sent: { type: 'boolean', default: false },
+    containers: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -27,6 +30,7 @@ the same on loopback, in turns: with and without rounds, and with fewer bytes
   --rounds N   measured, after one that is not; or as many images without rounds, at most 30 steps (2)
   --width X    of All-CNN-C: 1 is 1.37 million parameters (1)
   --sent       workers are sent the images, too; without it they have the data set
+  --containers workers in containers of docker/Dockerfile, whose network has the line's speed (tc, as root); its delay stays here
   --json       one JSON object a line`)
   process.exit(0)
 }
@@ -51,28 +55,71 @@ const modes: readonly Mode[] = [
   { name: 'rounds, int8 up and bf16 down', flags: [...inRounds, ...small], updates: rounds },
 ]
 
+/** A worker that is to be ended. */
+type Ending = () => Promise<unknown>
+/** Known to containers that may come to a coordinator that listens for other machines. */
+const token = 'of-the-bench'
+
+/** Starts a worker of a coordinator, or of a line to it, at this port. */
+type Start = (port: number, thin: boolean, data: readonly string[]) => Ending
+
+const startProcess: Start = (port, _, data) => {
+  const at = ['--coordinator', `ws://127.0.0.1:${port}`, '--token', token]
+  const worker = new Convoy(['worker', ...at, '--threads', '1', ...data])
+  return () => (worker.child.kill('SIGTERM'), worker.ended)
+}
+
+/** The same in containers of an image that is built here, and what ends their engine. */
+async function openContainers(): Promise<{ start: Start; close: () => Promise<void> }> {
+  const { engine, reason } = await findEngine()
+  if (!engine) throw new Error(reason)
+  if (!canShape()) throw new Error('the speed of a container is limited by nsenter, ip and tc, as root')
+  const image = buildImage(engine, 'worker')
+  const [network, gateway] =
+    engine.command === 'podman' ? ['podman', '(index .Subnets 0)'] : ['bridge', '(index .IPAM.Config 0)']
+  const here = engine.run('network', 'inspect', network, '-f', `{{${gateway}.Gateway}}`).trim()
+  const start: Start = (port, thin, [option, folder]) => {
+    const data = option ? [option, '/data'] : []
+    const container = engine
+      .run(
+        ...['run', '-d', ...(option ? ['-v', `${folder}:/data:ro`] : [])],
+        ...[image, '--coordinator', `ws://${here}:${port}`, '--token', token, '--threads', '1', ...data],
+      )
+      .trim()
+    if (thin) shapeLink(engine, container, Number(values.mbit))
+    return async () => engine.run('rm', '-f', '-t', '0', container)
+  }
+  return { start, close: () => engine.close() }
+}
+
+const { start, close } = values.containers
+  ? await openContainers()
+  : { start: startProcess, close: async () => {} }
+const host = values.containers ? '0.0.0.0' : '127.0.0.1'
+
 /** Images/s, and the share of the time in which the slowest worker of each update computes. */
 async function measure(mode: Mode, thin: boolean) {
   const { folder, remove } = imageFolder(BATCH * localSteps * workers)
+  // The user of a container is another.
+  chmodSync(folder, 0o755)
   const data = ['--data', folder]
   const coordinator = new Convoy([
     ...['coordinator', ...data, '--width', values.width, '--batch-size', String(BATCH), ...mode.flags],
     ...['--epochs', '100000', '--evaluate-every', '0', '--dead-after', '0', '--port', '0'],
-    ...['--runs', path.join(folder, 'runs'), '--json'],
+    ...['--host', host, '--token', token, '--runs', path.join(folder, 'runs'), '--json'],
   ])
   const { port } = new URL(await coordinator.address())
   const lines: Line[] = []
-  const started: Convoy[] = []
+  const ending: Ending[] = []
   try {
     for (let n = 0; n < workers; n++) {
       let at = Number(port)
       if (thin) {
         const line = new Line(at, (1e6 * Number(values.mbit)) / 8, Number(values.delay))
         lines.push(line)
-        at = await line.open()
+        at = await line.open(host)
       }
-      const own = values.sent ? [] : data
-      started.push(new Convoy(['worker', '--coordinator', `ws://127.0.0.1:${at}`, '--threads', '1', ...own]))
+      ending.push(start(at, thin, values.sent ? [] : data))
     }
     const all = () => coordinator.lines.filter(({ event }) => event === 'step')
     // What was computed before the last one came is not measured, nor the update after it.
@@ -88,20 +135,24 @@ async function measure(mode: Mode, thin: boolean) {
       computing: sum('computeSeconds') / sum('seconds'),
     }
   } finally {
-    for (const one of [...started, coordinator]) one.child.kill('SIGTERM')
-    await Promise.all([...started, coordinator].map((one) => one.ended))
+    coordinator.child.kill('SIGTERM')
+    await Promise.all([...ending.map((end) => end()), coordinator.ended])
     for (const line of lines) line.close()
     remove()
   }
 }
 
-for (const mode of modes) {
-  const near = await measure(mode, false)
-  const far = await measure(mode, true)
-  const ratio = far.imagesPerSecond / near.imagesPerSecond
-  if (values.json) console.log(JSON.stringify({ mode: mode.name, loopback: near, line: far, ratio }))
-  else
-    console.log(
-      `${mode.name.padEnd(30)} loopback ${near.imagesPerSecond.toFixed(1).padStart(6)} images/s, line ${far.imagesPerSecond.toFixed(1).padStart(6)}: ${(100 * ratio).toFixed(1)} %; computing ${(100 * near.computing).toFixed(0)} and ${(100 * far.computing).toFixed(0)} % of the time`,
-    )
+try {
+  for (const mode of modes) {
+    const near = await measure(mode, false)
+    const far = await measure(mode, true)
+    const ratio = far.imagesPerSecond / near.imagesPerSecond
+    if (values.json) console.log(JSON.stringify({ mode: mode.name, loopback: near, line: far, ratio }))
+    else
+      console.log(
+        `${mode.name.padEnd(30)} loopback ${near.imagesPerSecond.toFixed(1).padStart(6)} images/s, line ${far.imagesPerSecond.toFixed(1).padStart(6)}: ${(100 * ratio).toFixed(1)} %; computing ${(100 * near.computing).toFixed(0)} and ${(100 * far.computing).toFixed(0)} % of the time`,
+      )
+  }
+} finally {
+  await close()
 }

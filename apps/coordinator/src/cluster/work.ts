@@ -161,8 +161,8 @@ export class Work {
   }
 
   /**
-   * Forgets an assignment; the worker's next one starts now, unless it does replicas side by side, as a relay. Where the worker is gone, what nobody else has, or only who is
-   * late with it, waits for another.
+   * Forgets an assignment; the worker's next one starts now, unless it does replicas side by side, as a relay. Where the worker is gone,
+   * what nobody else has, or only who is late with it, waits for another.
    */
   drop(member: Member, assignment: Assignment): void {
     const first = member.assignments.values().next().value === assignment
