@@ -39,7 +39,7 @@ const TOGETHER = 250
 const BATCH = 4
 
 /** Rounds after the first in which all relays have a part, until their shares follow from what they can do. */
-const SETTLING = 4
+const SETTLING = 3
 
 /** Processor time of a process in seconds, and its largest resident memory in MB. */
 function usage(pid: number): { cpu: number; memory: number } {
