@@ -193,6 +193,9 @@ describe('fetching CIFAR-10', () => {
     await loadDataset('cifar10', options)
     expect((await auto()).name).toBe('cifar10')
     expect(server.asked).toEqual(['/x'])
+    // Batches have one size; images of another are drawn.
+    const small = await loadDataset('auto', { ...options, size: 16 })
+    expect(describeDataset(small)).toMatchObject({ name: 'synthetic', shape: [16, 16, 3] })
   })
 })
 

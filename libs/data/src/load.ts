@@ -57,7 +57,7 @@ const DECODING = 2
  *
  * @param source `auto`, `cifar10`, `synthetic`, or a path: a folder or archive of `train/<class>/*` and
  *   `test/<class>/*` images or of Parquet files, one such file, a folder of the official `.bin` batches, or a folder that holds one such archive.
- *   `auto` takes `CONVOY_DATA` if that is set, else CIFAR-10 if it is in the cache, else `synthetic`; it fetches nothing.
+ *   `auto` takes `CONVOY_DATA` if that is set, else CIFAR-10 if it is in the cache and 32×32 pixels are wanted, else `synthetic`; it fetches nothing.
  *
  * Throws a `ConvoyError` with a code `E_DATA_…` and a remedy.
  */
@@ -87,6 +87,12 @@ async function loadAuto(options: LoadOptions): Promise<Dataset> {
   if (named && named !== 'auto') {
     if (named === 'cifar10' || named === 'synthetic') return loadWhole(named, options)
     return loadPath(named, options, `${path.basename(named)}, named by CONVOY_DATA`)
+  }
+  if (!isCifarSize(options)) {
+    return loadSynthetic(
+      options,
+      'synthetic images: no CONVOY_DATA is set, and CIFAR-10 has 32×32 pixels only',
+    )
   }
   try {
     // Synthetic images are there at once; who wants CIFAR-10 says so.
@@ -194,8 +200,10 @@ async function readBatches(source: Source, origin: string): Promise<Dataset> {
   return fromBatches(files, origin)
 }
 
+const isCifarSize = ({ size = 32 }: LoadOptions) => size === 32
+
 function needCifarSize(options: LoadOptions): void {
-  if ((options.size ?? 32) === 32) return
+  if (isCifarSize(options)) return
   throw new ConvoyError(
     'E_DATA_FORMAT',
     'the .bin batches of CIFAR-10 are 32×32',
