@@ -96,7 +96,7 @@ const texts: Texts = {
     `NOT WRITTEN ${event.file}: ${event.message}. Training goes on; the lines are kept for when it can be written.`,
   done: (event, start) =>
     [
-      `${event.finished ? 'done' : 'stopped'}       ${stepOf(start)} ${grouped(event.step)}, epoch ${event.epoch}${start?.sizes ? `, the work of ${work(event.work)} full-size epochs` : ''}, ${duration(event.seconds)} of training, ${event.imagesPerSecond.toFixed(1)} images/s`,
+      `${event.finished ? 'done' : 'stopped'}       ${stepOf(start)} ${grouped(event.step)}, epoch ${event.epoch}${start?.sizes ? `, the work of ${work(event.work)} full-size epochs` : ''}, ${duration(event.seconds)} of training${event.imagesPerSecond > 0 ? `, ${event.imagesPerSecond.toFixed(1)} images/s` : ''}`,
       ...(event.testAccuracy === null ? [] : [`           test accuracy ${percent(event.testAccuracy)}`]),
       ...(event.until ? [`           ${untilText(event.until)}`] : []),
       `           parameters sha256 ${event.parametersSha256}${event.mixed ? ' (mixed numerics)' : ''}`,
