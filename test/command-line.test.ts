@@ -66,6 +66,22 @@ describe('the command line', () => {
     rmSync(path.join(folder, 'none'), { recursive: true, force: true })
   })
 
+  it.each([[['--image-size', '16']], [['--preprocessing', 'zca', '--image-size', '8']], [['--flip']]])(
+    'a first run takes %j without complaining of settings of the demo',
+    async (args) => {
+      const run = new Convoy(
+        [
+          ...['train', '--limit-train', '32', '--limit-test', '8', '--width', '0.125', '--steps', '1'],
+          ...['--workers', '1', '--runs', path.join(folder, 'first'), '--port', '0', ...args],
+        ],
+        { CONVOY_CACHE: path.join(folder, 'cache'), CONVOY_OFFLINE: '1' },
+      )
+      expect([await run.ended, run.text]).toEqual([0, expect.stringContaining('synthetic images')])
+      expect(run.text).not.toContain('demo')
+      for (const made of ['first', 'cache']) rmSync(path.join(folder, made), { recursive: true, force: true })
+    },
+  )
+
   it.each([
     ['18:0.4,32', /18 is no multiple of 4/],
     ['4:0.4,32', /4 is no multiple of 4 from 8 on/],

@@ -118,6 +118,17 @@ function exitCode({ done, signal }: Watched): number {
   return signal === 'SIGINT' && !done.finished ? EXIT.interrupted : EXIT.done
 }
 
+/** Options that the demo's settings may not go with: who gives one is not told of others that were never given. */
+const WITHOUT_DEMO = [
+  'imageSize',
+  'preprocessing',
+  'flip',
+  'optimizer',
+  'parametrisation',
+  'weightDecay',
+  'nesterov',
+]
+
 /** `convoy train`: a whole local cluster. */
 export async function train(given: Given, options: Options): Promise<number> {
   const display = new Display(styleFor(options.json), process.stdout, options.logger)
@@ -126,7 +137,8 @@ export async function train(given: Given, options: Options): Promise<number> {
   let dataset = await besideOnednn(settle(trainSchema, values), display, () => loadData(values, display))
   // Where nobody chose a data set and none is to be had, a first run shows in minutes that it works.
   const nothingChosen = !resumed && options.recipe === undefined && values['data'] === undefined
-  const demo = nothingChosen && dataset.name === 'synthetic'
+  const demo =
+    nothingChosen && dataset.name === 'synthetic' && WITHOUT_DEMO.every((key) => values[key] === undefined)
   if (demo) {
     values = { ...recipes.demo.options, ...collect(trainSchema, given) }
     dataset = await loadData(values, display)
