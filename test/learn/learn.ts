@@ -127,9 +127,9 @@ export function runName(what: string, seed: number, options: Options): string {
 
 /** What `--parts` changes in a recipe, by name; undefined takes an option out. */
 export const changes: Readonly<Record<string, Options>> = {
-  sgd: { ...{ optimizer: 'sgd', headRate: undefined, biasRate: undefined }, ...sgd() },
+  sgd: { ...{ optimizer: 'sgd', headRate: undefined }, ...sgd() },
   'standardised sgd': {
-    ...{ optimizer: 'sgd', headRate: undefined, biasRate: undefined, parametrisation: 'standardised' },
+    ...{ optimizer: 'sgd', headRate: undefined, parametrisation: 'standardised' },
     ...sgd(),
   },
   'no whitened start': { whitenedStart: undefined },
@@ -141,7 +141,7 @@ export const changes: Readonly<Record<string, Options>> = {
   'cutout 6': { cutout: 6 },
   'full size only': { sizes: undefined },
   crops: { resize: 'crop' },
-  'bias rate 1': { biasRate: undefined },
+  'bias rate 0.3': { biasRate: 0.3 },
   'batch 256': { batchSize: 256 },
 }
 
