@@ -82,7 +82,7 @@ const texts: Texts = {
   mixed: (event) =>
     `mixed      ${event.worker} computes with ${event.other}; the run began with ${event.first}. The result depends on who computes what; with ${numericsOptions(event.first)} it goes on as it began.`,
   wireBound: (event) =>
-    `wire       ${percent(event.share)} of a step goes to parameters and gradients on their way, not to computing. Rounds need them seldom: a new run with --replicas ${event.replicas} --local-steps ${event.localSteps}; --wire int8 --down bf16 makes them smaller.`,
+    `wire       ${percent(event.share)} of a step goes to parameters and gradients on their way, not to computing. Rounds need them seldom: a new run with --replicas ${event.replicas} --local-steps ${event.localSteps}; --wire int8 --down bf16 makes them smaller. What that costs: docs/guides/rounds.md.`,
   verdict: (event) => `verdict    ${verdictText(event.verdict)}: ${event.reason}`,
   epoch: (event, start) =>
     `epoch ${event.epoch}/${start?.epochs ?? '?'}  train loss ${event.trainLoss.toFixed(4)}  train accuracy ${percent(event.trainAccuracy)}  ${duration(event.seconds)}`,
